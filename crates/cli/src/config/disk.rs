@@ -1,0 +1,268 @@
+//! `[disk.NAME]`: a device and the queue above it.
+
+use std::io::{Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Surroundings;
+use super::reader::{Field, Table};
+use crate::complaint::did_you_mean;
+
+/// A scheduling domain: one device, one queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The name it has in the configuration.
+    pub name: String,
+    /// What is underneath.
+    pub driver: Driver,
+    /// The size in bytes, a multiple of 512.
+    pub size_bytes: u64,
+    /// Who decides the order.
+    pub scheduler: Scheduler,
+    /// How many requests the queue holds at once.
+    pub nr_requests: u32,
+    /// The device's budget, shared by all hardware queues; nothing if it has none.
+    pub queue_depth: Option<u32>,
+    /// The number of hardware queues.
+    pub hw_queues: u32,
+}
+
+/// What a disk is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Completes everything at once and keeps nothing.
+    Null,
+    /// Keeps everything in memory, until the end of the process.
+    Memory,
+    /// A regular file or a block device. A file that is missing is created, sparse.
+    File {
+        /// Its absolute path.
+        path: PathBuf,
+    },
+}
+
+/// Who decides the order of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// First come, first served.
+    None,
+    /// By position, with a deadline for each request.
+    MqDeadline(Deadline),
+}
+
+/// The attributes of mq-deadline, by the names they have in sysfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// How long a read may wait.
+    pub read_expire: Duration,
+    /// How long a write may wait.
+    pub write_expire: Duration,
+    /// How often reads may pass waiting writes.
+    pub writes_starved: u32,
+    /// How many requests in a row are taken by position.
+    pub fifo_batch: u32,
+    /// How long a request of a lower class may be passed by higher ones.
+    pub prio_aging_expire: Duration,
+}
+
+impl Default for Deadline {
+    /// As in Linux.
+    fn default() -> Self {
+        Deadline {
+            read_expire: Duration::from_millis(500),
+            write_expire: Duration::from_secs(5),
+            writes_starved: 2,
+            fifo_batch: 16,
+            prio_aging_expire: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The most hardware queues that a disk may have.
+pub(super) const MAX_HW_QUEUES: u32 = 64;
+/// The size of a disk that has none of its own and none in the file.
+const DEFAULT_SIZE_BYTES: u64 = 1 << 30;
+
+const KEYS: [&str; 8] =
+    ["driver", "path", "size", "scheduler", "nr_requests", "queue_depth", "hw_queues", "iosched"];
+const DRIVERS: [&str; 3] = ["null", "memory", "file"];
+const DRIVERS_TO_COME: [&str; 5] = ["model", "scsi-debug", "iscsi", "nbd", "rbd"];
+const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
+const SCHEDULERS_TO_COME: [&str; 2] = ["kyber", "bfq"];
+const DEADLINE_KEYS: [&str; 5] =
+    ["read_expire", "write_expire", "writes_starved", "fifo_batch", "prio_aging_expire"];
+const BFQ_AND_KYBER_KEYS: [&str; 12] = [
+    "fifo_expire_sync",
+    "fifo_expire_async",
+    "back_seek_max",
+    "back_seek_penalty",
+    "slice_idle",
+    "slice_idle_us",
+    "timeout_sync",
+    "max_budget",
+    "strict_guarantees",
+    "low_latency",
+    "read_lat_nsec",
+    "write_lat_nsec",
+];
+
+/// Reads every `[disk.NAME]`, noting what is wrong.
+pub(super) fn read_all(tables: &Table<'_>, around: &Surroundings) -> Vec<Disk> {
+    let mut disks: Vec<Disk> = Vec::new();
+    for field in tables.fields() {
+        let Some(table) = field.table() else { continue };
+        check_name(field, "disk");
+        let disk = read(field.key, &table, around);
+        let same = disks.iter().find(|other| match (&other.driver, &disk.driver) {
+            (Driver::File { path: one }, Driver::File { path: other }) => one == other,
+            _ => false,
+        });
+        if let Some(same) = same {
+            let at = table.get("path").map_or(table.span(), |path| path.span.clone());
+            field.complain_at(
+                at,
+                format!("disks `{}` and `{}` are the same file", same.name, disk.name),
+                "give each its own path, or put two volumes on one disk",
+            );
+        }
+        disks.push(disk);
+    }
+    if tables.fields().is_empty() {
+        tables.complain("[disk] names no disk", "write [disk.NAME], or leave [disk] out");
+    }
+    disks
+}
+
+/// Names go into addresses and messages, so they are kept plain.
+pub(super) fn check_name(field: &Field<'_>, what: &str) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if field.key.is_empty() || field.key.len() > 64 || !field.key.chars().all(plain) {
+        field.complain_key(
+            format!("`{}` is no name for a {what}", field.key),
+            "use 1 to 64 letters, digits, dots, dashes and underscores",
+        );
+    }
+}
+
+fn read(name: &str, table: &Table<'_>, around: &Surroundings) -> Disk {
+    table.only(&KEYS, &[]);
+    let driver = read_driver(name, table, around);
+    let size_bytes = match table.get("size") {
+        // No volume shall be told to be past the end of a disk whose end is not known.
+        Some(size) => size.sectors().unwrap_or(u64::MAX / 512 * 512),
+        None => size_of_existing(&driver).unwrap_or(DEFAULT_SIZE_BYTES),
+    };
+    let scheduler = read_scheduler(table);
+    let integer = |key, range| table.get(key).and_then(|field| field.integer(range));
+    Disk {
+        name: name.to_owned(),
+        driver,
+        size_bytes,
+        scheduler,
+        nr_requests: integer("nr_requests", 4..=10_240).unwrap_or(256),
+        queue_depth: integer("queue_depth", 1..=10_240),
+        hw_queues: integer("hw_queues", 1..=MAX_HW_QUEUES).unwrap_or(around.cpus),
+    }
+}
+
+fn read_driver(name: &str, table: &Table<'_>, around: &Surroundings) -> Driver {
+    let path = || {
+        let own = table.get("path").and_then(Field::text).map(|path| around.base_dir.join(path));
+        own.unwrap_or_else(|| around.state_dir.join(format!("{name}.img")))
+    };
+    let Some(field) = table.get("driver") else { return Driver::File { path: path() } };
+    let word = field.text().unwrap_or("file");
+    if let (false, Some(path)) = (word == "file", table.get("path")) {
+        let what = format!("driver `{word}` has no `path`");
+        path.complain_key(what, "remove the path, or write driver = \"file\"");
+    }
+    match word {
+        "null" => Driver::Null,
+        "memory" => Driver::Memory,
+        "file" => Driver::File { path: path() },
+        later if DRIVERS_TO_COME.contains(&later) => {
+            let list = DRIVERS.join(", ");
+            field.complain(
+                format!("driver `{later}` is not there yet"),
+                format!("this version has: {list}"),
+            );
+            Driver::Null
+        }
+        wrong => {
+            field.wrong_word("driver", wrong, &DRIVERS);
+            Driver::Null
+        }
+    }
+}
+
+/// The size of what is there already, which stands when the configuration names none.
+fn size_of_existing(driver: &Driver) -> Option<u64> {
+    let Driver::File { path } = driver else { return None };
+    // A block device shows its size at its end only; so does a file.
+    let end = |path: &Path| std::fs::File::open(path)?.seek(SeekFrom::End(0));
+    let size_bytes = end(path).ok()? / 512 * 512;
+    (size_bytes > 0).then_some(size_bytes)
+}
+
+fn read_scheduler(table: &Table<'_>) -> Scheduler {
+    let field = table.get("scheduler");
+    let attributes = table.table("iosched");
+    match field.and_then(Field::text).unwrap_or("mq-deadline") {
+        "none" => {
+            for attribute in attributes.iter().flat_map(Table::fields) {
+                attribute.complain_key(
+                    format!("scheduler `none` has no attribute `{}`", attribute.key),
+                    "remove it, or write scheduler = \"mq-deadline\"",
+                );
+            }
+            Scheduler::None
+        }
+        "mq-deadline" => {
+            Scheduler::MqDeadline(attributes.map_or_else(Deadline::default, read_deadline))
+        }
+        word => {
+            let field = field.expect("the word that is none of the right ones was read from it");
+            if SCHEDULERS_TO_COME.contains(&word) {
+                let mend = format!("this version has: {}", SCHEDULERS.join(", "));
+                field.complain(format!("scheduler `{word}` is not there yet"), mend);
+            } else {
+                field.wrong_word("scheduler", word, &SCHEDULERS);
+            }
+            Scheduler::None
+        }
+    }
+}
+
+fn read_deadline(table: Table<'_>) -> Deadline {
+    for field in table.fields() {
+        if field.key == "front_merges" || field.key == "async_depth" {
+            let purpose = match field.key {
+                "front_merges" => "requests are not merged",
+                _ => "asynchronous requests are not held back",
+            };
+            field.not_there_yet(&format!("`{}`", field.path), purpose);
+        } else if BFQ_AND_KYBER_KEYS.contains(&field.key) {
+            field.complain_key(
+                format!("`{}` is no attribute of scheduler `mq-deadline`", field.key),
+                format!("right are: {}", DEADLINE_KEYS.join(", ")),
+            );
+        } else if !DEADLINE_KEYS.contains(&field.key) {
+            field.complain_key(
+                format!("there is no attribute `{}`", field.key),
+                did_you_mean(field.key, &DEADLINE_KEYS),
+            );
+        }
+    }
+    let time = |key, default| table.get(key).and_then(Field::time).unwrap_or(default);
+    let integer = |key, range, default| {
+        table.get(key).and_then(|field| field.integer(range)).unwrap_or(default)
+    };
+    let default = Deadline::default();
+    Deadline {
+        read_expire: time("read_expire", default.read_expire),
+        write_expire: time("write_expire", default.write_expire),
+        writes_starved: integer("writes_starved", 0..=u32::MAX, default.writes_starved),
+        fifo_batch: integer("fifo_batch", 1..=u32::MAX, default.fifo_batch),
+        prio_aging_expire: time("prio_aging_expire", default.prio_aging_expire),
+    }
+}

@@ -1,0 +1,88 @@
+//! What a device implements, and what the layer asks of the world around it.
+
+use crate::limits::Limits;
+use crate::queue::{CtxId, HctxId};
+use crate::request::{Done, InFlight};
+use crate::status::Status;
+use crate::time::Time;
+
+/// A device under the layer (Linux's `blk_mq_ops`).
+///
+/// None of the functions may block. Each is called with the ring of the calling thread, so a driver
+/// needs no lock for what it keeps there.
+pub trait Driver: Send + Sync + 'static {
+    /// What a thread keeps to talk to the device: an io_uring, a virtqueue, a list.
+    type Ring: Send;
+
+    /// What the device can take. Asked once, when the queue is made.
+    fn limits(&self) -> Limits;
+
+    /// Starts one request, or says why not. The driver owns `rq` from here to its completion.
+    ///
+    /// The device may be told later, at [`Driver::commit_rqs`].
+    fn queue_rq(&self, ring: &mut Self::Ring, rq: InFlight) -> QueueRq;
+
+    /// Tells the device of everything queued on this ring. Called after each batch, however the
+    /// batch ended.
+    fn commit_rqs(&self, ring: &mut Self::Ring);
+
+    /// Moves what the device has finished on this ring into `done`, at most as many as `done` has
+    /// room for without growing.
+    fn reap(&self, ring: &mut Self::Ring, done: &mut Vec<(InFlight, Status)>);
+}
+
+/// A driver's answer to a request.
+#[derive(Debug)]
+pub enum QueueRq {
+    /// Started; the driver will complete it.
+    Queued,
+    /// Not now. The request comes back, with the name of who will have it tried again.
+    Busy(InFlight, Restarter),
+    /// It has ended without being started.
+    Failed(InFlight, Status),
+}
+
+/// Who has a refused request tried again. A busy answer without one cannot be written down, which
+/// is why there is no timer that retries "just in case".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarter {
+    /// A request of the same hardware queue is in flight, and its completion will do it
+    /// (`BLK_STS_DEV_RESOURCE`).
+    Completion,
+    /// The driver will call [`crate::Queue::kick`] for this hardware queue once it can take more.
+    Kick,
+    /// Nobody: try again at this time.
+    RetryAt(Time),
+}
+
+/// Why a later run is wished for. Every timer that the layer asks for bears one of these, so that
+/// progress made by a timer can be told from progress made by a kick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wish {
+    /// The scheduler idles, and named the time.
+    SchedulerIdle,
+    /// The driver was busy, and named the time.
+    DriverRetry,
+    /// A budget came back unused in mode `delayed`, and everybody is to look again, 3 ms later.
+    BudgetRerun,
+}
+
+/// What the layer asks of the world around it: the runtime, the simulator, or an explorer.
+///
+/// The functions are called from within a turn and must neither block nor call back into the queue.
+pub trait Env: Send + Sync + 'static {
+    /// Run `hctx` soon, in a turn of the thread that serves it: a kick. It may not be lost; two
+    /// kicks that come before the run may be answered by one run.
+    fn kick(&self, hctx: HctxId);
+
+    /// Run `hctx` at `at` or soon after, with [`crate::Turn::timer`]. Of several wishes for the same
+    /// hardware queue with the same reason, the earliest has to be kept.
+    fn run_at(&self, hctx: HctxId, at: Time, why: Wish);
+
+    /// A tag has come free for `ctx`, whose last submission would have blocked: take a turn and
+    /// submit again. The turn is owed even if there is nothing left to submit.
+    fn wake(&self, ctx: CtxId);
+
+    /// A request that `ctx` submitted has ended in another thread's turn.
+    fn deliver(&self, ctx: CtxId, done: Done);
+}

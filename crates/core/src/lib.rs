@@ -1,0 +1,47 @@
+//! The multi-queue block layer: Linux's blk-mq, in user space.
+//!
+//! A [`Queue`] takes block I/O from many submitters, lets a scheduler decide the order, holds it to tags
+//! and to the device's budget, hands it to a [`Driver`], and never strands a request: a kick that is owed
+//! is given.
+//!
+//! The layer does no I/O, starts no thread and reads no clock. A thread takes [turns](Turn) at the queue;
+//! it brings the time along, and what the layer wishes for (a run elsewhere, a run later) goes out through
+//! an [`Env`]. So the same code serves real devices, runs in virtual time, and is explored under every
+//! interleaving.
+
+mod bio;
+mod bitmap;
+mod budget;
+mod combiner;
+mod cpu;
+mod dispatch;
+mod driver;
+mod elevator;
+mod hardware;
+mod limits;
+mod lost;
+mod queue;
+mod request;
+mod software;
+mod status;
+mod sync;
+mod tags;
+mod time;
+mod turn;
+
+pub use bio::{
+    Bio, BufferIndex, Class, Flags, Op, Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Segment, Segments,
+    TenantId,
+};
+pub use budget::{BUDGET_DELAY, BudgetMode};
+pub use cpu::{Counters, Cpu};
+pub use driver::{Driver, Env, QueueRq, Restarter, Wish};
+pub use elevator::{
+    AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Run, Scheduler,
+};
+pub use limits::Limits;
+pub use queue::{Config, CtxId, Held, HctxId, Queue};
+pub use request::{Done, InFlight, Request, SchedulerData};
+pub use status::Status;
+pub use time::Time;
+pub use turn::{Refused, Turn};

@@ -1,0 +1,3 @@
+//! How volumes are served: NBD.
+
+pub mod nbd;

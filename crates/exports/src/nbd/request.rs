@@ -1,0 +1,320 @@
+//! What a client asks for in transmission, and whether it may.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::errno::Errno;
+use super::reply::Reply;
+use super::session::{MAX_DISCARD_BYTES, Session, Style};
+use super::wire::{self, Fields};
+
+/// The client's mark for a request, given back in its reply. The protocol also calls it handle.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cookie(pub u64);
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cookie({:#x})", self.0)
+    }
+}
+
+/// A request's header as the client sent it: of the right form, not yet judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    flags: u16,
+    kind: u16,
+    cookie: Cookie,
+    offset_bytes: u64,
+    len_bytes: u32,
+}
+
+/// What to do about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Serve it, and answer.
+    Serve(Command),
+    /// Answer with an error.
+    Refuse(Refusal),
+    /// The client takes its leave: complete what is in flight, then close. It gets no answer.
+    Disconnect,
+    /// Drop the connection at once: where the next request begins is not known.
+    Violation(Violation),
+}
+
+/// A request that keeps the rules: it can be served without a further check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// To be given back in the reply.
+    pub cookie: Cookie,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// What a client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Read.
+    Read {
+        /// What. At most the export's largest payload.
+        span: Span,
+        /// The reply may hold one content chunk only (`NBD_CMD_FLAG_DF`).
+        one_chunk: bool,
+    },
+    /// Write the payload that follows in the stream.
+    Write {
+        /// Where to. At most the export's largest payload.
+        span: Span,
+        /// Reply only once it is on stable storage.
+        fua: bool,
+    },
+    /// Bring what was answered before to stable storage.
+    Flush,
+    /// The contents are needed no longer.
+    Trim {
+        /// Of what.
+        span: Span,
+        /// Reply only once it is on stable storage.
+        fua: bool,
+    },
+    /// Write zeroes.
+    WriteZeroes {
+        /// Where to.
+        span: Span,
+        /// Reply only once it is on stable storage.
+        fua: bool,
+        /// The space must stay allocated (`NBD_CMD_FLAG_NO_HOLE`).
+        no_hole: bool,
+    },
+    /// Tell which parts are allocated.
+    BlockStatus {
+        /// Of what.
+        span: Span,
+        /// Exactly one extent, no longer than the span (`NBD_CMD_FLAG_REQ_ONE`).
+        one_extent: bool,
+    },
+}
+
+/// A part of an export: not empty, within its size, aligned to its smallest block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    offset_bytes: u64,
+    len_bytes: u32,
+}
+
+/// A request that breaks a rule, but leaves the stream readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whose.
+    pub cookie: Cookie,
+    /// The error to answer.
+    pub errno: Errno,
+    /// Which rule, for humans.
+    pub reason: &'static str,
+    /// The payload that follows all the same; [`Incoming`](super::Incoming) throws it away.
+    pub discard_bytes: u32,
+}
+
+/// A breach after which the stream cannot be read on.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// What should be a request is none.
+    #[error("a request began with {found:#010x} instead of 0x25609513")]
+    BadMagic {
+        /// What stood there.
+        found: u32,
+    },
+    /// A write is so long that even to throw it away would be an attack.
+    #[error("a write of {len_bytes} bytes is over the limit of {limit_bytes} bytes")]
+    WriteTooLong {
+        /// Its length.
+        len_bytes: u32,
+        /// The longest that is thrown away.
+        limit_bytes: u32,
+    },
+}
+
+impl RequestHeader {
+    /// Its length on the wire.
+    pub const BYTES: usize = 28;
+
+    /// Reads the fields.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation::BadMagic`] if this is no request.
+    pub fn parse(header: &[u8; Self::BYTES]) -> Result<Self, Violation> {
+        const FIXED: &str = "the array holds every field";
+        let mut fields = Fields::new(header);
+        let found = fields.u32().expect(FIXED);
+        if found != wire::REQUEST_MAGIC {
+            return Err(Violation::BadMagic { found });
+        }
+        Ok(RequestHeader {
+            flags: fields.u16().expect(FIXED),
+            kind: fields.u16().expect(FIXED),
+            cookie: Cookie(fields.u64().expect(FIXED)),
+            offset_bytes: fields.u64().expect(FIXED),
+            len_bytes: fields.u32().expect(FIXED),
+        })
+    }
+
+    const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl Command {
+    /// How many bytes of payload follow in the stream.
+    pub const fn payload_bytes(&self) -> u32 {
+        match self.op {
+            Op::Write { span, .. } => span.len_bytes,
+            _ => 0,
+        }
+    }
+}
+
+impl Span {
+    /// Where it begins.
+    pub const fn offset_bytes(&self) -> u64 {
+        self.offset_bytes
+    }
+
+    /// How long it is; never zero.
+    pub const fn len_bytes(&self) -> u32 {
+        self.len_bytes
+    }
+
+    /// The `len_bytes` of it that follow its first `skip_bytes`, or `None` if that is empty or
+    /// goes beyond it.
+    pub fn part(&self, skip_bytes: u32, len_bytes: u32) -> Option<Span> {
+        let end_bytes = skip_bytes.checked_add(len_bytes)?;
+        (len_bytes > 0 && end_bytes <= self.len_bytes)
+            .then_some(Span { offset_bytes: self.offset_bytes + u64::from(skip_bytes), len_bytes })
+    }
+}
+
+impl Refusal {
+    /// The reply that says so.
+    pub fn reply(&self, session: &Session) -> Reply<'static> {
+        session.failed(self.cookie, self.errno, self.reason)
+    }
+}
+
+/// A broken rule, before it is known whose.
+struct Broken(Errno, &'static str);
+
+impl Session {
+    /// Holds a request to the rules of its export and of what was agreed.
+    ///
+    /// A write that is refused still has its payload in the stream. Up to
+    /// [`MAX_DISCARD_BYTES`], or the largest payload of the export if that is more, the caller
+    /// throws it away; a longer one is a [`Violation`].
+    pub fn check(&self, header: &RequestHeader) -> Verdict {
+        if header.kind == wire::CMD_DISC {
+            return Verdict::Disconnect;
+        }
+        let payload_bytes = if header.kind == wire::CMD_WRITE { header.len_bytes } else { 0 };
+        let limit_bytes = MAX_DISCARD_BYTES.max(self.block.max_payload_bytes);
+        if payload_bytes > limit_bytes {
+            let len_bytes = payload_bytes;
+            return Verdict::Violation(Violation::WriteTooLong { len_bytes, limit_bytes });
+        }
+        let cookie = header.cookie;
+        match self.op(header) {
+            Ok(op) => Verdict::Serve(Command { cookie, op }),
+            Err(Broken(errno, reason)) => {
+                Verdict::Refuse(Refusal { cookie, errno, reason, discard_bytes: payload_bytes })
+            }
+        }
+    }
+
+    fn op(&self, header: &RequestHeader) -> Result<Op, Broken> {
+        let fua = header.has(wire::CMD_FLAG_FUA);
+        match header.kind {
+            wire::CMD_READ => {
+                let one_chunk = header.has(wire::CMD_FLAG_DF);
+                let structured = matches!(self.style, Style::Structured { .. });
+                self.flags(header, if structured { wire::CMD_FLAG_DF } else { 0 })?;
+                self.payload(header, if one_chunk { Errno::Overflow } else { Errno::Inval })?;
+                Ok(Op::Read { span: self.span(header, Errno::Inval)?, one_chunk })
+            }
+            wire::CMD_WRITE => {
+                self.writable()?;
+                self.flags(header, 0)?;
+                self.payload(header, Errno::Inval)?;
+                Ok(Op::Write { span: self.span(header, Errno::NoSpc)?, fua })
+            }
+            wire::CMD_FLUSH => {
+                self.flags(header, 0)?;
+                offered(self.features.flush, "flush is not offered")?;
+                offered(
+                    header.offset_bytes == 0 && header.len_bytes == 0,
+                    "a flush has no offset and no length",
+                )?;
+                Ok(Op::Flush)
+            }
+            wire::CMD_TRIM => {
+                self.writable()?;
+                self.flags(header, 0)?;
+                offered(self.features.trim, "trim is not offered")?;
+                Ok(Op::Trim { span: self.span(header, Errno::Inval)?, fua })
+            }
+            wire::CMD_WRITE_ZEROES => {
+                self.writable()?;
+                self.flags(header, wire::CMD_FLAG_NO_HOLE)?;
+                offered(self.features.write_zeroes, "write-zeroes is not offered")?;
+                let no_hole = header.has(wire::CMD_FLAG_NO_HOLE);
+                Ok(Op::WriteZeroes { span: self.span(header, Errno::NoSpc)?, fua, no_hole })
+            }
+            wire::CMD_BLOCK_STATUS => {
+                self.flags(header, wire::CMD_FLAG_REQ_ONE)?;
+                offered(self.base_allocation(), "no metadata context was selected")?;
+                let one_extent = header.has(wire::CMD_FLAG_REQ_ONE);
+                Ok(Op::BlockStatus { span: self.span(header, Errno::Inval)?, one_extent })
+            }
+            _ => Err(Broken(Errno::Inval, "unknown command")),
+        }
+    }
+
+    fn writable(&self) -> Result<(), Broken> {
+        if self.features.read_only {
+            return Err(Broken(Errno::Perm, "the export is read-only"));
+        }
+        Ok(())
+    }
+
+    /// Existing clients set FUA on commands that write nothing, and once offered it is valid on all.
+    fn flags(&self, header: &RequestHeader, own: u16) -> Result<(), Broken> {
+        let common = if self.features.fua { wire::CMD_FLAG_FUA } else { 0 };
+        offered(header.flags & !(own | common) == 0, "a flag does not fit the command")
+    }
+
+    fn payload(&self, header: &RequestHeader, errno: Errno) -> Result<(), Broken> {
+        if header.len_bytes > self.block.max_payload_bytes {
+            return Err(Broken(errno, "longer than the largest payload"));
+        }
+        Ok(())
+    }
+
+    fn span(&self, header: &RequestHeader, beyond: Errno) -> Result<Span, Broken> {
+        let RequestHeader { offset_bytes, len_bytes, .. } = *header;
+        if len_bytes == 0 {
+            return Err(Broken(Errno::Inval, "of no length"));
+        }
+        match offset_bytes.checked_add(u64::from(len_bytes)) {
+            Some(end_bytes) if end_bytes <= self.size_bytes => {}
+            _ => return Err(Broken(beyond, "beyond the end of the export")),
+        }
+        let unaligned = (offset_bytes | u64::from(len_bytes)) & u64::from(self.block.min_bytes - 1);
+        if unaligned != 0 {
+            return Err(Broken(Errno::Inval, "not aligned to the smallest block"));
+        }
+        Ok(Span { offset_bytes, len_bytes })
+    }
+}
+
+fn offered(condition: bool, reason: &'static str) -> Result<(), Broken> {
+    if condition { Ok(()) } else { Err(Broken(Errno::Inval, reason)) }
+}
