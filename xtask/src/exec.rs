@@ -29,16 +29,8 @@ pub(crate) struct Call {
     envs: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
     limit: Duration,
-    echo: Echo,
+    shows_progress: bool,
     unwinding: bool,
-}
-
-/// What of a program's output the terminal shows while it runs.
-#[derive(Clone, Copy, PartialEq)]
-enum Echo {
-    None,
-    Stderr,
-    Both,
 }
 
 /// A program that has ended: its status and all it wrote.
@@ -66,7 +58,7 @@ impl Call {
             envs: Vec::new(),
             dir: None,
             limit: LIMIT_DEFAULT,
-            echo: Echo::None,
+            shows_progress: false,
             unwinding: false,
         }
     }
@@ -107,13 +99,7 @@ impl Call {
 
     /// Shows what the program writes to stderr as it comes: its progress.
     pub(crate) fn show_progress(mut self) -> Call {
-        self.echo = Echo::Stderr;
-        self
-    }
-
-    /// Shows all that the program writes as it comes.
-    pub(crate) fn show(mut self) -> Call {
-        self.echo = Echo::Both;
+        self.shows_progress = true;
         self
     }
 
@@ -135,15 +121,16 @@ impl Call {
             command.current_dir(dir);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own keeps the terminal's interrupt from it: we are told, and unwind in order.
+        // A group of its own keeps the terminal's interrupt from it: we are told, and unwind in
+        // order.
         command.process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start `{self}`"))?;
         let stdout = child.stdout.take().expect("stdout is piped above");
         let stderr = child.stderr.take().expect("stderr is piped above");
         Ok(Running {
             child,
-            stdout: Stream::new(stdout, self.echo == Echo::Both),
-            stderr: Stream::new(stderr, self.echo != Echo::None),
+            stdout: Stream::new(stdout, false),
+            stderr: Stream::new(stderr, self.shows_progress),
             ended: false,
             call: self,
         })

@@ -1,6 +1,9 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask tidy`.
 
+mod bench;
+mod e2e;
 mod exec;
+mod test;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +22,26 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run every test, installing what they need where that is possible
+    Test {
+        /// Larger images and longer loads
+        #[arg(long)]
+        full: bool,
+        /// Only the parts whose names begin so; may be given several times
+        #[arg(long, value_name = "PART")]
+        only: Vec<String>,
+        /// Try the end-to-end checks on another server: do the checks themselves work?
+        #[arg(long, value_name = "SERVER")]
+        against: Option<e2e::Peer>,
+    },
+    /// Measure, side by side with the peers that are installed, and print Markdown tables
+    Bench {
+        /// What to measure; everything if not given
+        subject: Option<bench::Subject>,
+        /// Fewer and shorter runs
+        #[arg(long)]
+        quick: bool,
+    },
     /// Hold the repository to the rules of the house
     Tidy,
 }
@@ -26,6 +49,14 @@ enum Command {
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = exec::catch_interrupts().and_then(|()| match options.command {
+        Command::Test { full, only, against } => {
+            let settings = test::Settings { root: root(), full, only, peer: against };
+            test::run(settings).map(exit_code)
+        }
+        Command::Bench { subject, quick } => {
+            let settings = bench::Settings { root: root(), subject, quick };
+            bench::run(&settings).map(|()| ExitCode::SUCCESS)
+        }
         Command::Tidy => run_tidy(&root()),
     });
     match outcome {
@@ -46,7 +77,11 @@ fn run_tidy(root: &Path) -> Result<ExitCode> {
         println!("{finding}");
     }
     println!("{} files, {} findings", report.files, report.errors.len());
-    Ok(if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(report.errors.is_empty()))
+}
+
+fn exit_code(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The root of the repository: the folder above this package's.

@@ -53,7 +53,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             };
             let Some(request) = hctx.pop_dispatch() else {
                 self.release(grant);
-                continue;
+                return Device::Ready;
             };
             if self.issue(request, grant) == Device::Blocked {
                 return Device::Blocked;
@@ -66,7 +66,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// submitted in this turn, without publishing it if it can go at once.
     fn dispatch_software(&mut self, mut device: Device) {
         let hctx = self.queue.hctx(self.cpu.hctx);
-        if device == Device::Ready && hctx.ctx_map.is_empty() {
+        // What was published earlier goes first.
+        if device == Device::Ready && !self.cpu.plug.is_empty() && hctx.ctx_map.is_empty() {
             device = self.issue_plugged();
         }
         self.publish();
@@ -77,11 +78,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 return;
             }
             let Some(grant) = self.acquire(Waiter::Hctx(self.cpu.hctx)) else { return };
-            match self.take_published() {
-                Some(request) => device = self.issue(request, grant),
-                // The seed's moment: we hold a unit, and another thread took the request.
-                None => self.release(grant),
-            }
+            let Some(request) = self.take_published() else {
+                // The seed's moment: we hold a unit, and other threads took all the requests.
+                self.release(grant);
+                return;
+            };
+            device = self.issue(request, grant);
         }
     }
 
@@ -98,18 +100,24 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         Device::Ready
     }
 
-    /// The first request of the next software queue that has one.
+    /// The first request of the next software queue that has one. `None` says that none of them has:
+    /// somebody may rely on us for any of them.
     fn take_published(&mut self) -> Option<Request> {
         let map = &self.queue.hctx(self.cpu.hctx).ctx_map;
-        let ctx = map.next_from(self.cpu.cursor).or_else(|| map.next_from(0))?;
-        self.cpu.cursor = (ctx + 1) % self.queue.software.len();
-        self.queue.software[ctx].with(|published| {
-            let request = published.requests.pop_front();
-            if published.is_empty() {
-                map.clear(ctx);
+        loop {
+            let ctx = map.next_from(self.cpu.cursor).or_else(|| map.next_from(0))?;
+            self.cpu.cursor = (ctx + 1) % self.queue.software.len();
+            let request = self.queue.software[ctx].with(|published| {
+                let request = published.requests.pop_front();
+                if published.is_empty() {
+                    map.clear(ctx);
+                }
+                request
+            });
+            if request.is_some() {
+                return request;
             }
-            request
-        })
+        }
     }
 
     /// With a scheduler: tells it what has come and gone, and sends what it chooses. If another thread

@@ -18,8 +18,7 @@ pub trait Device: Driver {
     /// What a worker thread needs to talk to the device. `depth` is the number of driver tags of the
     /// hardware queue it will serve, 1 or more; requests with tags below it can be queued at once.
     ///
-    /// The ring may be made on another thread than the one that will use it. From the first
-    /// [`Driver::commit_rqs`] on it belongs to the thread that called that.
+    /// The ring may be made on another thread than the one that will use it.
     ///
     /// # Errors
     ///
@@ -38,6 +37,8 @@ pub trait Device: Driver {
 
     /// What becomes readable, and stays so, while a reap would find something. `None` if the device
     /// finishes every request within `queue_rq`.
+    ///
+    /// A completion may also end a thread's `epoll_wait` with `EINTR`, which is then the wake-up.
     fn poll_fd<'a>(&self, ring: &'a Self::Ring) -> Option<BorrowedFd<'a>> {
         let _ = ring;
         None

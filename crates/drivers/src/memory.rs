@@ -166,9 +166,10 @@ impl Device for Memory {
             let absent = self.shared(part.chunk).is_none();
             let kind = if absent { ExtentKind::Hole } else { ExtentKind::Data };
             let len_bytes = (part.end - part.start) as u64;
+            let full = extents.len() == max;
             match extents.last_mut() {
                 Some(last) if last.kind == kind => last.len_bytes += len_bytes,
-                _ if extents.len() == max => break,
+                _ if full => break,
                 _ => extents.push(Extent { len_bytes, kind }),
             }
         }

@@ -30,7 +30,8 @@ pub struct Scenario {
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Runs it once, from its beginning to its end, with the oracles looked at. It must do the same
-    /// each time the threads run in the same order, and keep nothing from one time to the next.
+    /// each time the threads run in the same order, and keep nothing from one time to the next. A
+    /// panic in it is a finding, even if it would be caught.
     pub run: fn(&Params),
     /// The bounds to explore, the smallest first. A bound covers the smaller ones, so more than one
     /// is of use only to find the least bound at which something is found.
@@ -65,6 +66,9 @@ pub struct Options {
     pub bound: Option<u8>,
     /// How long each exploration may take.
     pub time_limit: Duration,
+    /// How much longer the schedule under way may take, before the process is killed and the
+    /// finding is a hang.
+    pub grace: Duration,
     /// The seed of the random search.
     pub seed: u64,
     /// How many schedules the random search draws.
@@ -81,6 +85,7 @@ impl Default for Options {
             explorers: vec![Explorer::Loom, Explorer::Shuttle],
             bound: None,
             time_limit: Duration::from_secs(120),
+            grace: Duration::from_secs(15),
             seed: 0,
             random_schedules: 100_000,
             jobs: thread::available_parallelism().map_or(1, usize::from),
@@ -163,8 +168,8 @@ impl Scenario {
 ///
 /// # Errors
 ///
-/// If a name is wrong, if there is nothing to do, or if a process could not be started. A finding is
-/// no error.
+/// If a name is wrong, if there is nothing to do, or if a process could not be started. A finding
+/// is no error.
 pub fn check(
     registry: &[Scenario],
     selection: &[String],
@@ -278,6 +283,7 @@ impl Task<'_> {
                 search,
                 params: options.params.clone(),
                 limit: options.time_limit,
+                grace: options.grace,
             };
             let ended = child::explore(&job, &|schedules| {
                 on_event(&Event::Progress {

@@ -1,8 +1,9 @@
 //! The lab: the layer's own code under every interleaving, within bounds.
 //!
-//! A [`Scenario`] runs the layer, compiled with an explorer's primitives, and looks at the result with
-//! its oracles. [`check()`] has it explored (see [`explorer`]) and says for each exploration whether it
-//! was exhaustive and within which bound. What is found is shown as a [`Table`], with a lane a thread.
+//! A [`Scenario`] runs the layer, compiled with an explorer's primitives, and looks at the result
+//! with its oracles. [`check()`] has it explored (see [`explorer`]) and says for each exploration
+//! whether it was exhaustive and within which bound. What is found is shown as a [`Table`], with a
+//! lane a thread.
 
 pub mod check;
 mod child;
@@ -11,6 +12,7 @@ pub mod finding;
 pub mod flavour;
 pub mod outcome;
 pub mod progress;
+mod scenario;
 pub mod table;
 pub mod trace;
 
@@ -19,4 +21,5 @@ pub use child::main_if_child;
 pub use explorer::Explorer;
 pub use finding::{Finding, Kind, Step};
 pub use outcome::{Listed, Outcome};
+pub use scenario::SCENARIOS;
 pub use table::Table;

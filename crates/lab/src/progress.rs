@@ -3,7 +3,8 @@
 use crate::check::Event;
 use crate::outcome::Outcome;
 
-/// Prints an [`Event`] on standard error, one line each. Meant as the callback of [`crate::check()`].
+/// Prints an [`Event`] on standard error, one line each. Meant as the callback of
+/// [`crate::check()`].
 pub fn print_to_stderr(event: &Event<'_>) {
     match event {
         Event::Progress { scenario, explorer, bound, schedules } => {
@@ -24,7 +25,9 @@ pub fn line(outcome: &Outcome) -> String {
         (None, false) => "nothing found, not every schedule run".to_owned(),
     };
     let surprise = if outcome.expected { "" } else { " (NOT what was expected)" };
-    format!("{scenario}: {explorer}{within}: {result}{surprise}; {schedules} schedules, {seconds:.2} s")
+    format!(
+        "{scenario}: {explorer}{within}: {result}{surprise}; {schedules} schedules, {seconds:.2} s"
+    )
 }
 
 fn within(bound: Option<u32>) -> String {

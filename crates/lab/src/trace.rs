@@ -121,7 +121,7 @@ pub(crate) fn take_finding(message: String, at: Option<String>) -> Finding {
     let steps = buffer.steps.drain(..).map(|record| Step {
         lane: record.lane.into_owned(),
         text: record.text.into_owned(),
-        at: format!("{}:{}", record.at.file(), record.at.line()),
+        at: place(record.at),
     });
     let steps = steps.collect();
     let (kind, stuck, owed) = match verdict {
@@ -129,6 +129,11 @@ pub(crate) fn take_finding(message: String, at: Option<String>) -> Finding {
         None => (kind.to_string(), None, None),
     };
     Finding { kind, message, at, stuck, owed, steps_lost: buffer.steps_lost, steps }
+}
+
+/// `file:line`, without the dot that [`crate::flavours!`] leaves in the middle of a path.
+pub(crate) fn place(at: &Location<'_>) -> String {
+    format!("{}:{}", at.file().replace("/./", "/"), at.line())
 }
 
 impl Buffer {

@@ -64,6 +64,10 @@ impl Rules<'_> {
             Some(rest) => format!("std::{rest}"),
             None => path.to_owned(),
         };
+        if self.is_sync && path == "std::thread::panicking" {
+            // To ask whether this thread is unwinding starts nothing and waits for nothing.
+            return;
+        }
         let within = |of: &str| {
             path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
@@ -222,6 +226,14 @@ mod tests {
         assert_caught(ROOM, "fn a() { b!(::std::thread::yield_now()) }\n", 1, "std::thread");
         assert_caught(ROOM, "fn a() { println!(\"a\") }\n", 1, "println");
         assert_clean(ROOM, "use std::time::Duration;\nuse std::sync::Arc;\n");
+    }
+
+    #[test]
+    fn sync_may_ask_whether_its_thread_unwinds() {
+        let text = "fn a() -> bool { std::thread::panicking() }\n";
+        assert_clean("crates/core/src/sync.rs", text);
+        assert_caught(ROOM, text, 1, "std::thread");
+        assert_caught("crates/core/src/sync.rs", "use std::thread::spawn;\n", 1, "std::thread");
     }
 
     #[test]

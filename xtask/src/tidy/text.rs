@@ -8,7 +8,8 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 700;
 const LINES_ADVISED: usize = 500;
 
-/// Words that say "not done". They are put together here, since this file is checked like any other.
+/// Words that say "not done". They are put together here, since this file is checked like any
+/// other.
 const UNFINISHED: &[&str] = &[
     concat!("to", "do!"),
     concat!("unimple", "mented!"),

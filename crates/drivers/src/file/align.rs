@@ -30,10 +30,15 @@ pub(super) struct Alignment {
 }
 
 impl Alignment {
+    /// What a file needs that goes through the page cache.
+    fn buffered(block_bytes: u32) -> Self {
+        Alignment { direct: false, block_bytes, memory_bytes: 1 }
+    }
+
     /// Whether a piece of memory can be used as it is.
     pub(super) fn takes(&self, addr: *mut u8, len_bytes: u32) -> bool {
         !self.direct
-            || (addr.addr() % self.memory_bytes as usize == 0
+            || (addr.addr().is_multiple_of(self.memory_bytes as usize)
                 && len_bytes.is_multiple_of(self.block_bytes))
     }
 }

@@ -1,6 +1,7 @@
 //! Memory of our own, for requests whose memory the device cannot use as it is.
 
 use std::collections::TryReserveError;
+use std::fmt;
 
 use blkmq_core::Segment;
 
@@ -11,33 +12,28 @@ pub(super) const PAGE_BYTES: usize = 4096;
 #[repr(C, align(4096))]
 struct Page([u8; PAGE_BYTES]);
 
-const ZERO_PAGE: Page = Page([0; PAGE_BYTES]);
+const EMPTY_PAGE: Page = Page([0; PAGE_BYTES]);
 
-/// How many pages of zeroes there are: enough to keep the calls few.
-const ZERO_PAGES: usize = 16;
+/// Enough zeroes to keep the calls that write them few.
+#[repr(C, align(4096))]
+struct Zeroes([u8; 16 * PAGE_BYTES]);
 
-static ZEROES: [Page; ZERO_PAGES] = [ZERO_PAGE; ZERO_PAGES];
+static ZEROES: Zeroes = Zeroes([0; 16 * PAGE_BYTES]);
 
 /// Zeroes to write from, aligned for direct I/O.
 pub(super) fn zeroes() -> &'static [u8] {
-    ZEROES.as_flattened_bytes()
-}
-
-trait Flatten {
-    fn as_flattened_bytes(&self) -> &[u8];
-}
-
-impl Flatten for [Page; ZERO_PAGES] {
-    fn as_flattened_bytes(&self) -> &[u8] {
-        // SAFETY: a page is bytes and nothing else, of a size that is a multiple of its alignment,
-        // so the pages of an array lie side by side without padding.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), ZERO_PAGES * PAGE_BYTES) }
-    }
+    &ZEROES.0
 }
 
 /// Aligned memory that stands in for the memory of one request.
 pub(super) struct Bounce {
     pages: Vec<Page>,
+}
+
+impl fmt::Debug for Bounce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pages", self.pages.len())
+    }
 }
 
 impl Bounce {
@@ -46,7 +42,7 @@ impl Bounce {
         let count = (len_bytes as usize).div_ceil(PAGE_BYTES);
         let mut pages = Vec::new();
         pages.try_reserve_exact(count)?;
-        pages.resize(count, ZERO_PAGE);
+        pages.resize(count, EMPTY_PAGE);
         Ok(Bounce { pages })
     }
 
@@ -57,34 +53,33 @@ impl Bounce {
 
     /// Takes the contents of a request's memory over.
     pub(super) fn copy_from(&mut self, segments: &[Segment]) {
-        let mut to = self.addr();
-        for segment in segments {
-            let len = self.checked_len(to, segment);
+        self.for_each(segments, |ours, segment, len| {
             // SAFETY: whoever made the segment promised that it can be read until the request
-            // completes; `checked_len` saw that there is room at `to`; and our memory is our own, so
-            // the two do not overlap.
-            unsafe { std::ptr::copy_nonoverlapping(segment.addr().cast_const(), to, len) };
-            to = to.wrapping_add(len);
-        }
+            // completes; there is room for it at `ours`; and our memory is our own, so the two do
+            // not overlap.
+            unsafe { std::ptr::copy_nonoverlapping(segment.cast_const(), ours, len) };
+        });
     }
 
     /// Hands the contents to a request's memory.
     pub(super) fn copy_to(&mut self, segments: &[Segment]) {
-        let mut from = self.addr();
-        for segment in segments {
-            let len = self.checked_len(from, segment);
+        self.for_each(segments, |ours, segment, len| {
             // SAFETY: whoever made the segment promised that it can be written until the request
-            // completes; `checked_len` saw that as much lies at `from`; and our memory is our own, so
-            // the two do not overlap.
-            unsafe { std::ptr::copy_nonoverlapping(from.cast_const(), segment.addr(), len) };
-            from = from.wrapping_add(len);
-        }
+            // completes; as much lies at `ours`; and our memory is our own, so the two do not
+            // overlap.
+            unsafe { std::ptr::copy_nonoverlapping(ours.cast_const(), segment, len) };
+        });
     }
 
-    fn checked_len(&mut self, at: *mut u8, segment: &Segment) -> usize {
-        let len = segment.len_bytes() as usize;
-        let used = at.addr() - self.addr().addr();
-        assert!(used + len <= self.pages.len() * PAGE_BYTES, "segments are as long as the request");
-        len
+    /// Calls `copy` with each segment and the place of ours that stands in for it.
+    fn for_each(&mut self, segments: &[Segment], copy: impl Fn(*mut u8, *mut u8, usize)) {
+        let mut used = 0;
+        for segment in segments {
+            let len = segment.len_bytes() as usize;
+            let room = self.pages.len() * PAGE_BYTES - used;
+            assert!(len <= room, "segments are as long as their request");
+            copy(self.addr().wrapping_add(used), segment.addr(), len);
+            used += len;
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use blkmq_core::SECTOR_SIZE_BYTES;
@@ -13,7 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tracing::{debug, info};
 
-use super::align::{self, Alignment};
+use super::align;
 use super::error::OpenError;
 use super::holder::Holder;
 use super::{Abilities, File};
@@ -48,16 +50,17 @@ pub(super) fn open(options: &FileOptions) -> Result<File, OpenError> {
     {
         return Err(OpenError::BadSize { path: path.to_owned(), size_bytes });
     }
-    let fd = open_or_create(options)?;
-    let stat = status(&fd, path)?;
-    lock(&fd, &stat, options)?;
+    let lock = open_or_create(options)?;
+    take(&lock, &status(&lock, path)?, options)?;
+    // What was true before the lock may be no longer: somebody may have made the file meanwhile.
+    let stat = status(&lock, path)?;
     let block_device = match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => false,
         FileType::BlockDevice => true,
         _ => return Err(OpenError::NotStorage { path: path.to_owned() }),
     };
-    let has_bytes = fit_size(&fd, &stat, block_device, options)?;
-    // The flag changes what the descriptor says of itself, so it comes after all other questions.
+    let has_bytes = fit_size(&lock, &stat, block_device, options)?;
+    let fd = open_again(&stat, options)?;
     let alignment = align::find(&fd, path, block_device, options.direct)?;
     let block_bytes = u64::from(alignment.block_bytes);
     let size_bytes = options.size_bytes.unwrap_or(has_bytes) / block_bytes * block_bytes;
@@ -70,6 +73,7 @@ pub(super) fn open(options: &FileOptions) -> Result<File, OpenError> {
     Ok(File {
         preferred_bytes: stat.stx_blksize.next_power_of_two().clamp(4096, 1 << 20),
         fd,
+        lock: Arc::new(lock),
         path: path.to_owned(),
         size_bytes,
         alignment,
@@ -80,8 +84,7 @@ pub(super) fn open(options: &FileOptions) -> Result<File, OpenError> {
 
 fn open_or_create(options: &FileOptions) -> Result<OwnedFd, OpenError> {
     let path = options.path.as_path();
-    let access = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
-    let mut flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut flags = access(options);
     let found = fs::metadata(path);
     match &found {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !options.read_only => {
@@ -92,7 +95,13 @@ fn open_or_create(options: &FileOptions) -> Result<OwnedFd, OpenError> {
             flags |= OFlags::CREATE;
         }
         // On a block device O_EXCL is a claim that mounts and other such claims exclude.
-        Ok(found) if is_block_device(found) && !options.read_only => flags |= OFlags::EXCL,
+        Ok(found) if found.file_type().is_block_device() && !options.read_only => {
+            flags |= OFlags::EXCL;
+        }
+        // Opening a pipe would wait for somebody to write to it.
+        Ok(found) if !found.is_file() && !found.file_type().is_block_device() => {
+            return Err(OpenError::NotStorage { path: path.to_owned() });
+        }
         _ => {}
     }
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| match (errno, &found) {
@@ -102,14 +111,26 @@ fn open_or_create(options: &FileOptions) -> Result<OwnedFd, OpenError> {
     })
 }
 
-fn is_block_device(metadata: &fs::Metadata) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    metadata.file_type().is_block_device()
+fn access(options: &FileOptions) -> OFlags {
+    OFlags::CLOEXEC | if options.read_only { OFlags::RDONLY } else { OFlags::RDWR }
+}
+
+/// Opens the locked file once more, for requests.
+fn open_again(locked: &Statx, options: &FileOptions) -> Result<OwnedFd, OpenError> {
+    let path = options.path.as_path();
+    let fd = rustix::fs::open(path, access(options), Mode::empty())
+        .map_err(OpenError::io("open", path))?;
+    let stat = status(&fd, path)?;
+    let id = |s: &Statx| (s.stx_dev_major, s.stx_dev_minor, s.stx_ino);
+    if id(&stat) != id(locked) {
+        let replaced = io::Error::other("another file has taken its place");
+        return Err(OpenError::io("open", path)(replaced));
+    }
+    Ok(fd)
 }
 
 /// Tells another server of ours, which has locked the device besides claiming it, from a mount.
 fn claimed(path: &Path, found: &fs::Metadata) -> OpenError {
-    use std::os::unix::fs::MetadataExt;
     let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
     match Holder::find(major, minor, found.ino()) {
         Some(holder) => OpenError::InUse { path: path.to_owned(), holder: Some(holder) },
@@ -146,7 +167,8 @@ fn status(fd: &OwnedFd, path: &Path) -> Result<Statx, OpenError> {
         .map_err(OpenError::io("examine", path))
 }
 
-fn lock(fd: &OwnedFd, stat: &Statx, options: &FileOptions) -> Result<(), OpenError> {
+/// Locks the file, or says who has it.
+fn take(fd: &OwnedFd, stat: &Statx, options: &FileOptions) -> Result<(), OpenError> {
     let path = options.path.as_path();
     let kind = if options.read_only {
         FlockOperation::NonBlockingLockShared
@@ -209,12 +231,5 @@ fn can_punch(fd: &OwnedFd, stat: &Statx, block_device: bool, has_bytes: u64) -> 
             debug!(%errno, "no holes can be punched: discard is not offered");
             false
         }
-    }
-}
-
-impl Alignment {
-    /// The alignment of a file that goes through the page cache.
-    pub(super) fn buffered(block_bytes: u32) -> Self {
-        Alignment { direct: false, block_bytes, memory_bytes: 1 }
     }
 }

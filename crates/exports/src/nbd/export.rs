@@ -47,15 +47,18 @@ pub struct Features {
 pub struct BlockSizes {
     /// Offsets and lengths are multiples of this power of two, 1 to 65536.
     pub min_bytes: u32,
-    /// Requests that are multiples of this are efficient: a power of two, at least 512 and `min_bytes`.
+    /// Requests that are multiples of this are efficient: a power of two, at least 512 and
+    /// `min_bytes`.
     pub preferred_bytes: u32,
-    /// The most that one read or write may carry: a multiple of `min_bytes`, at least `preferred_bytes`
-    /// and 65536 (a read that may not be fragmented has to be served up to there), at most 2^31.
+    /// The most that one read or write may carry: a multiple of `min_bytes`, at least
+    /// `preferred_bytes` and 65536 (a read that may not be fragmented has to be served up to
+    /// there), at most 2^31.
     pub max_payload_bytes: u32,
 }
 
 impl Default for BlockSizes {
-    /// What clients assume of a server that says nothing: any alignment, 4 KiB preferred, 32 MiB at most.
+    /// What clients assume of a server that says nothing: any alignment, 4 KiB preferred, 32 MiB
+    /// at most.
     fn default() -> Self {
         BlockSizes { min_bytes: 1, preferred_bytes: 4096, max_payload_bytes: 1 << 25 }
     }
@@ -63,7 +66,8 @@ impl Default for BlockSizes {
 
 /// The exports of a server: an unchanging list.
 ///
-/// A server that learns a new configuration makes a new one; connections keep the one they began with.
+/// A server that learns a new configuration makes a new one; connections keep the one they began
+/// with.
 #[derive(Clone, Debug)]
 pub struct Exports {
     list: Vec<Export>,

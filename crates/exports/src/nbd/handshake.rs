@@ -124,8 +124,9 @@ impl Handshake {
         }
     }
 
-    /// Takes from the front of `input`, and moves `input` past what was taken, until the input ends,
-    /// an option is answered or the handshake is over. What is to be sent is appended to `output`.
+    /// Takes from the front of `input`, and moves `input` past what was taken, until the input
+    /// ends, an option is answered or the handshake is over. What is to be sent is appended to
+    /// `output`.
     ///
     /// Call again while input is left, but first send what stands in `output`: a client may not
     /// send an option before it has the answer to the last, and so a hostile one can make the

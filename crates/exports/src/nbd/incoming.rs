@@ -7,8 +7,8 @@ use super::session::Session;
 ///
 /// It holds at most a piece of one header, and how much of a refused write is still to be thrown
 /// away. After a write the payload is the caller's: the next
-/// [`payload_bytes`](super::Command::payload_bytes) bytes of the stream, be they at the front of the
-/// input or still in the socket, have to be taken before [`Incoming::next`] is called again.
+/// [`payload_bytes`](super::Command::payload_bytes) bytes of the stream, be they at the front of
+/// the input or still in the socket, have to be taken before [`Incoming::next`] is called again.
 ///
 /// ```
 /// # use blkmq_exports::nbd::{Incoming, Session, Verdict};
@@ -63,7 +63,8 @@ impl Incoming {
         self.discard_bytes
     }
 
-    /// Whether the stream stands between two requests, where a client may pause for as long as it likes.
+    /// Whether the stream stands between two requests, where a client may pause for as long as it
+    /// likes. The payload of a write that is served is not known here.
     pub const fn is_idle(&self) -> bool {
         self.filled == 0 && self.discard_bytes == 0
     }

@@ -5,10 +5,11 @@
 //!
 //! 1. [`Handshake`] haggles with the client (fixed newstyle) over [`Exports`] and ends in a
 //!    [`Session`], or in a reason to close.
-//! 2. [`Incoming`] cuts the client's stream into requests, and the session judges each: a [`Verdict`]
-//!    is a [`Command`] to serve, a [`Refusal`] to answer, or the end. The payload of a write is never
-//!    touched here: the caller reads it from the socket to where it wants it. Replies are a
-//!    [`ReplyHead`] of at most 32 bytes, to be sent together with the caller's own data by `writev`.
+//! 2. [`Incoming`] cuts the client's stream into requests, and the session judges each: a
+//!    [`Verdict`] is a [`Command`] to serve, a [`Refusal`] to answer, or the end. The payload of a
+//!    write is never touched here: the caller reads it from the socket to where it wants it.
+//!    Replies are a [`ReplyHead`] of at most 32 bytes, to be sent together with the caller's own
+//!    data by `writev`.
 //!
 //! Nothing in the second phase allocates. In the first, memory is bounded by [`MAX_OPTION_BYTES`]
 //! of input and the answer to one option.

@@ -285,7 +285,8 @@ impl Session {
         Ok(())
     }
 
-    /// Existing clients set FUA on commands that write nothing, and once offered it is valid on all.
+    /// Existing clients set FUA on commands that write nothing, and once offered it is valid on
+    /// all.
     fn flags(&self, header: &RequestHeader, own: u16) -> Result<(), Broken> {
         let common = if self.features.fua { wire::CMD_FLAG_FUA } else { 0 };
         offered(header.flags & !(own | common) == 0, "a flag does not fit the command")

@@ -3,8 +3,8 @@
 //! A scenario that fails may take its process with it: loom's deadlock panics while its threads
 //! unwind, which aborts, and a scenario may spin or overrun its stack. So the program starts itself
 //! again for each exploration and says through the environment what to explore; the child answers
-//! in lines of JSON on its standard output. The last line is the result. A finding is reported by the
-//! child's panic hook, which then ends the process, before anything unwinds.
+//! in lines of JSON on its standard output. The last line is the result. A finding is reported by
+//! the child's panic hook, which then ends the process, before anything unwinds.
 
 mod parent;
 mod report;
@@ -29,12 +29,16 @@ pub(crate) struct Job {
     pub(crate) search: Search,
     pub(crate) params: Params,
     pub(crate) limit: Duration,
+    /// How long after its limit a child may need for the schedule it is at.
+    pub(crate) grace: Duration,
 }
 
 /// A line from a child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "lab", rename_all = "kebab-case")]
 enum Line {
+    /// The first line: the job is understood.
+    Started,
     /// Still at it.
     Progress { schedules: u64 },
     /// The last line.
@@ -50,11 +54,11 @@ pub(crate) struct Ended {
     pub(crate) finding: Option<Finding>,
 }
 
-/// Explores and exits, if this process was started by [`crate::check()`] to do that; returns at once if
-/// not.
+/// Explores and exits, if this process was started by [`crate::check()`] to do that; returns at
+/// once if not.
 ///
-/// Every program that calls [`crate::check()`] has to call this first thing in `main`, with the same
-/// scenarios.
+/// Every program that calls [`crate::check()`] has to call this first thing in `main`, with the
+/// same scenarios.
 pub fn main_if_child(registry: &[Scenario]) {
     let Ok(job) = std::env::var(JOB_VARIABLE) else { return };
     let code = match run(registry, &job) {

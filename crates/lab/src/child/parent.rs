@@ -4,13 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Ended, JOB_VARIABLE, Job, Line};
 use crate::finding::{Finding, Kind};
-
-/// How long after its limit a child may need for the schedule it is at.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// How much of a dead child's last words is kept.
 const LAST_WORDS_BYTES: usize = 2000;
@@ -34,6 +31,9 @@ pub enum ExploreError {
     /// The program could not start itself.
     #[error("cannot start this program again to explore in a process of its own")]
     Start(#[source] std::io::Error),
+    /// This process is a child itself, and its `main` has not noticed.
+    #[error("this process was started to explore; main() has to call main_if_child first")]
+    IsChild,
     /// The child could not be waited for.
     #[error("lost the process that explores '{scenario}'")]
     Wait {
@@ -45,8 +45,8 @@ pub enum ExploreError {
     },
     /// The child did not know what to do.
     #[error(
-        "the process that was to explore '{scenario}' refused: {reason} (does main() call \
-         main_if_child with the same scenarios first?)"
+        "the process that was to explore '{scenario}' did not: {reason}; main() has to call \
+         main_if_child first, with the same scenarios"
     )]
     Refused {
         /// What it was to explore.
@@ -56,15 +56,22 @@ pub enum ExploreError {
     },
 }
 
-/// Runs `job` in a process of its own. `on_progress` gets the number of schedules about once a second.
+/// Runs `job` in a process of its own. `on_progress` gets the number of schedules about once a
+/// second.
 pub(crate) fn explore(job: &Job, on_progress: &dyn Fn(u64)) -> Result<Ended, ExploreError> {
+    if std::env::var_os(JOB_VARIABLE).is_some() {
+        // Without this, a program that forgets `main_if_child` would start itself for ever.
+        return Err(ExploreError::IsChild);
+    }
     let started_at = Instant::now();
     let mut child = start(job).map_err(ExploreError::Start)?;
     let (lines, last_words) = listen(&mut child);
+    let mut has_started = false;
     let mut schedules = 0;
     let heard = loop {
-        let left = (job.limit + GRACE).saturating_sub(started_at.elapsed());
+        let left = (job.limit + job.grace).saturating_sub(started_at.elapsed());
         match lines.recv_timeout(left) {
+            Ok(Line::Started) => has_started = true,
             Ok(Line::Progress { schedules: so_far }) => {
                 schedules = so_far;
                 on_progress(so_far);
@@ -84,10 +91,10 @@ pub(crate) fn explore(job: &Job, on_progress: &dyn Fn(u64)) -> Result<Ended, Exp
     let finding = match heard {
         Heard::End(ended) => return Ok(ended),
         Heard::Silence => hang(job),
-        Heard::Nothing if status.code() == Some(2) => {
+        Heard::Nothing if !has_started => {
             return Err(ExploreError::Refused {
                 scenario: job.scenario.clone(),
-                reason: last_words.trim().to_owned(),
+                reason: format!("it ended with {status}: {}", last_words.trim()),
             });
         }
         Heard::Nothing => crash(status, &last_words),
@@ -145,8 +152,8 @@ fn listen(child: &mut Child) -> (Receiver<Line>, thread::JoinHandle<String>) {
 }
 
 fn hang(job: &Job) -> Finding {
-    let seconds = (job.limit + GRACE).as_secs();
-    let message = format!("no end of the schedule under way after {seconds} s; it was killed");
+    let seconds = (job.limit + job.grace).as_secs_f64();
+    let message = format!("no end of the schedule under way after {seconds:.1} s; it was killed");
     Finding::without_steps(Kind::Hang, message)
 }
 

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::{Ended, Line};
 use crate::explorer::meter;
-use crate::finding::Finding;
 use crate::trace;
 
 /// How often a child says that it is still at it.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Says that the job is understood.
+///
 /// From here on a panic is a finding, progress is reported, and the parent's end is ours.
 pub(super) fn start(started_at: Instant) {
+    write(&Line::Started);
     std::panic::set_hook(Box::new(move |info| report_finding(info, started_at)));
     thread::spawn(|| {
         loop {
@@ -41,22 +43,18 @@ pub(super) fn end(ended: &Ended) {
 /// thread does it. Nothing is unwound: destructors of a scenario that has failed may fail again.
 fn report_finding(info: &PanicHookInfo<'_>, started_at: Instant) {
     let message = message(info);
-    let at = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
+    let at = info.location().map(trace::place);
     let reporter = thread::spawn(move || {
         end(&Ended {
             exhausted: false,
             schedules: meter::schedules(),
             seconds: started_at.elapsed().as_secs_f64(),
-            finding: Some(finding(message, at)),
+            finding: Some(trace::take_finding(message, at)),
         });
         exit(0)
     });
     // It does not return.
     let _ = reporter.join();
-}
-
-fn finding(message: String, at: Option<String>) -> Finding {
-    trace::take_finding(message, at)
 }
 
 fn message(info: &PanicHookInfo<'_>) -> String {

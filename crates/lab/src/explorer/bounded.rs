@@ -1,8 +1,8 @@
 //! A depth-first search through every schedule with at most so many preemptions.
 //!
-//! shuttle asks at every step who goes on. The search keeps the choices it had on the way to where it
-//! is; for the next schedule it takes the last choice that has an alternative left, and takes that.
-//! Running on is always tried first, so the first schedules are the simplest ones.
+//! shuttle asks at every step who goes on. The search keeps the choices it had on the way to where
+//! it is; for the next schedule it takes the last choice that has an alternative left, and takes
+//! that. Running on is always tried first, so the first schedules are the simplest ones.
 
 use ::shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 
@@ -149,7 +149,8 @@ impl Search {
     ///
     /// Who has just yielded is left out: to run it again before anything has changed leads nowhere
     /// new. Among the others, those that have yielded least are free. Without this rule two tasks
-    /// that spin could yield to each other for ever while the third, which they wait for, never runs.
+    /// that spin could yield to each other for ever while the third, which they wait for, never
+    /// runs.
     fn push_free(&mut self, runnable: &[usize], yielding: Option<usize>) {
         let others = || runnable.iter().copied().filter(|task| Some(*task) != yielding);
         let fewest = match yielding {
@@ -243,6 +244,18 @@ mod tests {
             turns.push(current);
         }
         assert_eq!(turns, [0, 1, 2]);
+    }
+
+    #[test]
+    fn who_yields_does_not_run_on_if_another_can() {
+        let mut search = Search::new(5);
+        let mut schedules = Vec::new();
+        while search.advance() {
+            let first = search.choose(&[0, 1], None, false);
+            schedules.push([first, search.choose(&[0, 1], Some(first), true)]);
+        }
+        assert_eq!(schedules, [[0, 1], [1, 0]]);
+        assert_eq!(Search::new(5).choose(&[3], Some(3), true), 3, "alone it runs on");
     }
 
     #[test]

@@ -1,21 +1,25 @@
 //! The two explorers: they run a scenario again and again, each time in another order of steps.
 //!
-//! | explorer | sees | misses |
-//! |---|---|---|
-//! | loom | every order of the steps within the bound, and what weak memory makes of each | SeqCst accesses count as AcqRel (write Relaxed plus `fence(SeqCst)`), at most five threads, no timeouts |
-//! | shuttle | every order of the steps within the bound, any number of threads | memory is sequentially consistent, fences do nothing |
-//! | shuttle, random | some orders, deep ones too | everything it does not happen to draw |
+//! - *loom* sees every order of the steps within the bound, and what weak memory makes of each.
+//!   SeqCst accesses count as AcqRel there, so write Relaxed plus `fence(SeqCst)`. It has five
+//!   threads at most, and no timeouts.
+//! - *shuttle* sees every order of the steps within the bound, of any number of threads. Memory is
+//!   sequentially consistent: fences do nothing, and a missing one is not missed.
+//! - *shuttle at random* sees some orders, deep ones too, and proves nothing.
 //!
-//! The bound is one on *preemptions*: on how often a thread that could have gone on is made to wait.
-//! A switch away from a thread that blocks, yields or ends is free. So a bound of zero is not "no
-//! concurrency", and small bounds go a long way: the race that the project began with needs two.
+//! The bound is one on *preemptions*: on how often a thread that could have gone on is made to
+//! wait. A switch away from a thread that blocks, yields or ends is free. So a bound of zero is not
+//! "no concurrency", and small bounds go a long way: the race that the project began with needs
+//! two.
+//!
+//! A thread under loom has 32 KiB of stack, one under shuttle 256 KiB. Overrunning it is a crash.
 //!
 //! # Spin loops
 //!
-//! A loop that waits without blocking has to call `yield_now` of its flavour's `thread` module. Under
-//! loom a thread that has yielded does not run again before another has; under our bounded search
-//! with shuttle likewise, and those that have yielded least go first (any other choice costs a
-//! preemption, which keeps the search finite). A loop without a yield never gives way at a bound
+//! A loop that waits without blocking has to call `yield_now` of its flavour's `thread` module.
+//! Under loom a thread that has yielded does not run again before another has; under our bounded
+//! search with shuttle likewise, and those that have yielded least go first (any other choice costs
+//! a preemption, which keeps the search finite). A loop without a yield never gives way at a bound
 //! already spent: it is reported as a livelock, after [`BRANCHES_MAX`] or [`STEPS_MAX`] steps.
 
 pub(crate) mod bounded;

@@ -9,6 +9,8 @@ pub mod under_loom {
     pub use ::loom::{sync, thread};
     pub use blkmq_core_loom as core;
 
+    // That a file is loaded once a flavour is the purpose.
+    #[allow(clippy::duplicate_mod)]
     #[path = "stage.rs"]
     pub mod stage;
 }
@@ -19,6 +21,8 @@ pub mod under_shuttle {
     pub use ::shuttle::{sync, thread};
     pub use blkmq_core_shuttle as core;
 
+    // That a file is loaded once a flavour is the purpose.
+    #[allow(clippy::duplicate_mod)]
     #[path = "stage.rs"]
     pub mod stage;
 }
@@ -27,13 +31,14 @@ pub mod under_shuttle {
 ///
 /// The modules it makes are called `under_loom` and `under_shuttle`. In each, the named files stand
 /// beside `core` (the layer), `sync` and `thread` (as in `std`, but explored) and `stage`
-/// ([`under_loom::stage`]). So a file that says `use super::core::Driver;` implements the driver for
-/// both. The paths are relative to the file that calls the macro, which has to be `main.rs`,
+/// ([`under_loom::stage`]). So a file that says `use super::core::Driver;` implements the driver
+/// for both. The paths are relative to the file that calls the macro, which has to be `main.rs`,
 /// `lib.rs`, `mod.rs` or a test's own file.
 ///
-/// The named files must say `super::` and never `crate::` for each other and for what is listed above.
+/// The named files must say `super::` and never `crate::` for each other and for what is listed
+/// above.
 ///
-/// ```ignore
+/// ```text
 /// blkmq_lab::flavours! {
 ///     #[path = "my_driver.rs"]
 ///     pub mod my_driver;
@@ -55,6 +60,8 @@ pub mod under_shuttle {
 #[macro_export]
 macro_rules! flavours {
     ($($(#[$attribute:meta])* $visibility:vis mod $name:ident;)+) => {
+        // That a file is loaded once a flavour is the purpose.
+        #[allow(clippy::duplicate_mod)]
         #[path = "."]
         pub(crate) mod under_loom {
             #[allow(unused_imports)]
@@ -62,6 +69,8 @@ macro_rules! flavours {
             $($(#[$attribute])* $visibility mod $name;)+
         }
 
+        // That a file is loaded once a flavour is the purpose.
+        #[allow(clippy::duplicate_mod)]
         #[path = "."]
         pub(crate) mod under_shuttle {
             #[allow(unused_imports)]

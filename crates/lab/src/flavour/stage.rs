@@ -39,8 +39,8 @@ pub fn step(text: impl Into<Cow<'static, str>>) {
 
 /// Timers that fire late: once everything else rests.
 ///
-/// The scenario joins its threads and then takes what was armed, one after the other. That stands for
-/// a delay that is long beside everything else, and spares the explorer a thread.
+/// The scenario joins its threads and then takes what was armed, one after the other. That stands
+/// for a delay that is long beside everything else, and spares the explorer a thread.
 #[derive(Debug)]
 pub struct LateTimers<E> {
     /// No explored lock, as arming a timer is not meant to order the threads.
@@ -75,7 +75,11 @@ impl<E: PartialEq> LateTimers<E> {
         let event = self.armed.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
         let fired = self.fired.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         if fired > self.fired_max {
-            trace::finding("livelock", format!("{fired} timers fired in turn"), "the timers' owner");
+            trace::finding(
+                "livelock",
+                format!("{fired} timers fired in turn"),
+                "the timers' owner",
+            );
         }
         Some(event)
     }
@@ -89,7 +93,8 @@ impl<E: PartialEq> LateTimers<E> {
 /// Timers that fire at any point after they were armed, from a thread of their own.
 ///
 /// The thread calls [`AnyTimers::serve`]. Whoever waits for the scenario's end calls
-/// [`AnyTimers::stop`]. This covers the timer that fires at once, at the price of a much larger search.
+/// [`AnyTimers::stop`]. This covers the timer that fires at once, at the price of a much larger
+/// search.
 #[derive(Debug)]
 pub struct AnyTimers<E> {
     state: Mutex<AnyState<E>>,

@@ -1,0 +1,366 @@
+//! What is counted while a job runs. Nothing here allocates once it is made.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Number, extremes, mean and deviation of latencies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moments {
+    n: u64,
+    min_ns: u64,
+    max_ns: u64,
+    sum_ns: f64,
+    sum_of_squares: f64,
+}
+
+/// Latencies with their distribution, to three significant figures.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    moments: Moments,
+    histogram: Histogram<u64>,
+}
+
+/// What reads, writes or trims have done.
+#[derive(Clone, Debug)]
+pub struct KindStats {
+    /// Bytes moved.
+    pub bytes: u64,
+    /// How long reaching the layer took: longer than nothing only if all its requests were out.
+    pub submission: Moments,
+    /// From submission to completion.
+    pub completion: Latencies,
+    /// Both together.
+    pub total: Moments,
+}
+
+/// How many I/Os were in flight, or in one batch, counted by powers of two as fio does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths(pub [u64; 7]);
+
+/// What the operating system charges a thread with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time in the program.
+    pub user: Duration,
+    /// Time in the kernel.
+    pub system: Duration,
+    /// How often it went to sleep or was put to sleep.
+    pub switches: u64,
+    /// Pages that had to be read.
+    pub major_faults: u64,
+    /// Pages that had not.
+    pub minor_faults: u64,
+}
+
+/// What one clone of a job, or several together, have done.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Reads, writes and trims.
+    pub kinds: [KindStats; 3],
+    /// Flushes.
+    pub sync: Moments,
+    /// I/Os in flight, seen at each submission.
+    pub depth: Depths,
+    /// The sizes of batches submitted.
+    pub submitted: Depths,
+    /// The sizes of batches that came back.
+    pub completed: Depths,
+    /// The longest that a clone has run, without its ramp.
+    pub runtime: Duration,
+    /// How long all clones have run, added up.
+    pub total_runtime: Duration,
+    /// What it took of the machine.
+    pub usage: Usage,
+}
+
+/// The longest latency that is told apart from longer ones.
+const LONGEST_NS: u64 = 100_000_000_000;
+
+impl Default for Moments {
+    fn default() -> Self {
+        Moments { n: 0, min_ns: u64::MAX, max_ns: 0, sum_ns: 0.0, sum_of_squares: 0.0 }
+    }
+}
+
+impl Moments {
+    /// Counts a latency.
+    #[inline]
+    pub fn record(&mut self, latency_ns: u64) {
+        self.n += 1;
+        self.min_ns = self.min_ns.min(latency_ns);
+        self.max_ns = self.max_ns.max(latency_ns);
+        let latency = latency_ns as f64;
+        self.sum_ns += latency;
+        self.sum_of_squares += latency * latency;
+    }
+
+    /// How many were counted.
+    pub fn n(&self) -> u64 {
+        self.n
+    }
+
+    /// The least; 0 if there were none.
+    pub fn min_ns(&self) -> u64 {
+        if self.n == 0 { 0 } else { self.min_ns }
+    }
+
+    /// The most.
+    pub fn max_ns(&self) -> u64 {
+        self.max_ns
+    }
+
+    /// The mean; 0 if there were none.
+    pub fn mean_ns(&self) -> f64 {
+        if self.n == 0 { 0.0 } else { self.sum_ns / self.n as f64 }
+    }
+
+    /// The standard deviation of the sample; 0 if there were fewer than two.
+    pub fn deviation_ns(&self) -> f64 {
+        if self.n < 2 {
+            return 0.0;
+        }
+        let n = self.n as f64;
+        // Rounding can make the difference of two nearly equal numbers negative.
+        ((self.sum_of_squares - self.sum_ns * self.sum_ns / n).max(0.0) / (n - 1.0)).sqrt()
+    }
+
+    fn add(&mut self, other: &Moments) {
+        self.n += other.n;
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.sum_ns += other.sum_ns;
+        self.sum_of_squares += other.sum_of_squares;
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, 3);
+        Latencies {
+            moments: Moments::default(),
+            histogram: histogram.expect("the bounds are in order and the figures from 0 to 5"),
+        }
+    }
+}
+
+impl Latencies {
+    /// Counts a latency.
+    #[inline]
+    pub fn record(&mut self, latency_ns: u64) {
+        self.moments.record(latency_ns);
+        self.histogram.saturating_record(latency_ns);
+    }
+
+    /// Number, extremes, mean and deviation.
+    pub fn moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// The latency that `percentile` of a hundred do not exceed.
+    pub fn percentile_ns(&self, percentile: f64) -> u64 {
+        self.histogram.value_at_percentile(percentile).min(self.moments.max_ns)
+    }
+
+    /// Each latency that occurred, with how often it did.
+    pub fn each(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.histogram
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to().min(self.moments.max_ns), step.count_at_value()))
+    }
+
+    fn add(&mut self, other: &Latencies) {
+        self.moments.add(&other.moments);
+        self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+    }
+
+    fn reset(&mut self) {
+        self.moments = Moments::default();
+        self.histogram.reset();
+    }
+}
+
+impl Depths {
+    /// Counts a number in flight: 1, 2 to 3, 4 to 7, and so on to 64 or more.
+    #[inline]
+    pub fn record_depth(&mut self, depth: usize) {
+        let bit = depth.max(1).ilog2() as usize;
+        self.0[bit.min(6)] += 1;
+    }
+
+    /// Counts a batch: none, 1 to 4, 5 to 8, and so on to more than 64.
+    #[inline]
+    pub fn record_batch(&mut self, size: usize) {
+        let bits = (usize::BITS - size.saturating_sub(1).leading_zeros()) as usize;
+        self.0[if size == 0 { 0 } else { (bits.max(2) - 1).min(6) }] += 1;
+    }
+
+    fn add(&mut self, other: &Depths) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+    }
+}
+
+impl Default for KindStats {
+    fn default() -> Self {
+        KindStats {
+            bytes: 0,
+            submission: Moments::default(),
+            completion: Latencies::default(),
+            total: Moments::default(),
+        }
+    }
+}
+
+impl KindStats {
+    /// Counts an I/O.
+    #[inline]
+    pub fn record(&mut self, bytes: u32, submission_ns: u64, completion_ns: u64) {
+        self.bytes += u64::from(bytes);
+        self.submission.record(submission_ns);
+        self.completion.record(completion_ns);
+        self.total.record(submission_ns + completion_ns);
+    }
+
+    /// How many I/Os were counted.
+    pub fn ios(&self) -> u64 {
+        self.total.n()
+    }
+
+    fn add(&mut self, other: &KindStats) {
+        self.bytes += other.bytes;
+        self.submission.add(&other.submission);
+        self.completion.add(&other.completion);
+        self.total.add(&other.total);
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Stats {
+            kinds: std::array::from_fn(|_| KindStats::default()),
+            sync: Moments::default(),
+            depth: Depths::default(),
+            submitted: Depths::default(),
+            completed: Depths::default(),
+            runtime: Duration::ZERO,
+            total_runtime: Duration::ZERO,
+            usage: Usage::default(),
+        }
+    }
+}
+
+impl Stats {
+    /// Adds what another clone has done at the same time.
+    pub fn add(&mut self, other: &Stats) {
+        self.kinds.iter_mut().zip(&other.kinds).for_each(|(kind, more)| kind.add(more));
+        self.sync.add(&other.sync);
+        self.depth.add(&other.depth);
+        self.submitted.add(&other.submitted);
+        self.completed.add(&other.completed);
+        self.runtime = self.runtime.max(other.runtime);
+        self.total_runtime += other.total_runtime;
+        self.usage.add(&other.usage);
+    }
+
+    /// Forgets everything, at the end of a ramp.
+    pub fn reset(&mut self) {
+        for kind in &mut self.kinds {
+            kind.bytes = 0;
+            kind.submission = Moments::default();
+            kind.completion.reset();
+            kind.total = Moments::default();
+        }
+        self.sync = Moments::default();
+        self.depth = Depths::default();
+        self.submitted = Depths::default();
+        self.completed = Depths::default();
+    }
+}
+
+impl Usage {
+    /// What has been used since `earlier`.
+    pub fn since(&self, earlier: &Usage) -> Usage {
+        Usage {
+            user: self.user.saturating_sub(earlier.user),
+            system: self.system.saturating_sub(earlier.system),
+            switches: self.switches.saturating_sub(earlier.switches),
+            major_faults: self.major_faults.saturating_sub(earlier.major_faults),
+            minor_faults: self.minor_faults.saturating_sub(earlier.minor_faults),
+        }
+    }
+
+    fn add(&mut self, other: &Usage) {
+        self.user += other.user;
+        self.system += other.system;
+        self.switches += other.switches;
+        self.major_faults += other.major_faults;
+        self.minor_faults += other.minor_faults;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_those_of_the_sample() {
+        let mut moments = Moments::default();
+        assert_eq!((moments.min_ns(), moments.max_ns(), moments.mean_ns()), (0, 0, 0.0));
+        for latency_ns in [2, 4, 4, 4, 5, 5, 7, 9] {
+            moments.record(latency_ns);
+        }
+        assert_eq!((moments.n(), moments.min_ns(), moments.max_ns()), (8, 2, 9));
+        assert_eq!(moments.mean_ns(), 5.0);
+        assert!((moments.deviation_ns() - (32.0_f64 / 7.0).sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn percentiles_are_near_and_never_past_the_longest() {
+        let mut latencies = Latencies::default();
+        for latency_ns in 1..=100_000 {
+            latencies.record(latency_ns);
+        }
+        for (percentile, exact) in [(1.0, 1000.0), (50.0, 50_000.0), (99.9, 99_900.0)] {
+            let near = latencies.percentile_ns(percentile) as f64;
+            assert!((near / exact - 1.0).abs() < 0.002, "{near} for {exact}");
+        }
+        assert_eq!(latencies.percentile_ns(100.0), 100_000);
+        assert_eq!(latencies.each().map(|(_, count)| count).sum::<u64>(), 100_000);
+        latencies.record(u64::MAX / 2);
+        assert_eq!(latencies.moments().max_ns(), u64::MAX / 2, "longer ones are counted too");
+    }
+
+    #[test]
+    fn two_clones_add_up() {
+        let mut one = Stats::default();
+        one.kinds[0].record(4096, 10, 100);
+        one.runtime = Duration::from_secs(2);
+        one.total_runtime = one.runtime;
+        let mut two = Stats::default();
+        two.kinds[0].record(8192, 0, 300);
+        two.depth.record_depth(1);
+        two.runtime = Duration::from_secs(3);
+        two.total_runtime = two.runtime;
+        one.add(&two);
+        assert_eq!((one.kinds[0].bytes, one.kinds[0].ios()), (12_288, 2));
+        assert_eq!(one.kinds[0].total.mean_ns(), 205.0);
+        assert_eq!(one.kinds[0].completion.moments().min_ns(), 100);
+        assert_eq!((one.runtime.as_secs(), one.total_runtime.as_secs()), (3, 5));
+        one.reset();
+        assert_eq!((one.kinds[0].ios(), one.depth), (0, Depths::default()));
+    }
+
+    #[test]
+    fn depths_are_counted_by_powers_of_two() {
+        let mut depths = Depths::default();
+        for depth in [1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 1000] {
+            depths.record_depth(depth);
+        }
+        assert_eq!(depths.0, [1, 2, 2, 2, 2, 2, 2]);
+        let mut batches = Depths::default();
+        for size in [0, 1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 1000] {
+            batches.record_batch(size);
+        }
+        assert_eq!(batches.0, [1, 3, 2, 2, 2, 2, 2]);
+    }
+}

@@ -1,0 +1,9 @@
+//! The NBD protocol machines, driven with a client's bytes.
+
+mod client;
+mod export;
+mod handshake;
+mod memory;
+mod properties;
+mod reply;
+mod request;

@@ -1,0 +1,130 @@
+//! qemu-img and qemu-io: conversion, comparison, patterns, write-zeroes, discard, FUA, flush.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::image::{expect_same, make_image};
+use super::{Check, Server, Setup, Stage};
+use crate::exec::{Call, Done};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What qemu-io does in one session. Every command that fails ends it with status 1.
+const SESSION: &[&str] = &[
+    "write -P 0xab 0 4M",
+    "read -P 0xab 0 4M",
+    // Write-zeroes, with and without leave to punch a hole.
+    "write -z 1M 128k",
+    "write -z -u 2M 128k",
+    "read -P 0xab 0 1M",
+    "read -P 0 1M 128k",
+    "read -P 0xab 1152k 896k",
+    "read -P 0 2M 128k",
+    "read -P 0xab 2176k 1920k",
+    // FUA, and what a flush follows.
+    "write -f -P 0xcd 64k 8k",
+    "read -P 0xcd 64k 8k",
+    "write -z -f 96k 4k",
+    "read -P 0 96k 4k",
+    "flush",
+    // Offsets and lengths that no sector knows: a server must round, or tell its block size.
+    "write -P 0x11 4097 1000",
+    "read -P 0xab 4000 97",
+    "read -P 0x11 4097 1000",
+    "read -P 0xab 5097 3000",
+    "write -P 0x22 512 512",
+    "read -P 0x22 512 512",
+    "read -P 0xab 0 512",
+    // A discard may leave anything in place: only what lies beside it is known.
+    "discard 3M 64k",
+    "read -P 0xab 3136k 64k",
+    "read -P 0xab 3008k 64k",
+    // Many in flight, overlapping nobody.
+    "aio_write -P 1 8M 1M",
+    "aio_write -P 2 9M 1M",
+    "aio_write -P 3 10M 1M",
+    "aio_write -P 4 11M 1M",
+    "aio_flush",
+    "read -P 1 8M 1M",
+    "read -P 2 9M 1M",
+    "read -P 3 10M 1M",
+    "read -P 4 11M 1M",
+    "writev -P 5 12M 4k 8k 512 1M",
+    "read -P 5 12M 1061376",
+    "flush",
+];
+
+pub(super) fn checks() -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (name, setup) in Setup::variety() {
+        checks.push(Check::new(format!("convert, {name}"), move |s| convert(s, &setup(s))));
+        checks.push(Check::new(format!("patterns, {name}"), move |s| patterns(s, &setup(s))));
+    }
+    checks.push(Check::new("beyond the end", beyond_the_end));
+    checks
+}
+
+fn convert(stage: &Stage, setup: &Setup) -> Result<()> {
+    let server = stage.serve(setup)?;
+    let (image, back) = (server.join("image"), server.join("back"));
+    make_image(&image, setup.volume_bytes, 4)?;
+    let raw = ["convert", "-f", "raw", "-O", "raw", "-m", "16", "-W"];
+    let img = || Call::new("qemu-img").limit(LIMIT);
+    img().args(raw).arg("-n").arg(&image).arg(server.uri("gold")).ok()?;
+    let compare = ["compare", "-f", "raw", "-F", "raw"];
+    img().args(compare).arg(&image).arg(server.uri("gold")).ok()?;
+    img().args(raw).arg(server.uri("gold")).arg(&back).ok()?;
+    expect_same(&image, &back)?;
+    let other = img().args(compare).arg(&image).arg(server.uri("bronze")).output()?;
+    ensure!(other.status.code() == Some(1), "an empty volume compares as equal");
+    server.stop().map(drop)
+}
+
+fn qemu_io(server: &Server, commands: &[&str]) -> Result<Done> {
+    let commands = commands.iter().flat_map(|command| ["-c", command]);
+    let call = Call::new("qemu-io").args(["-f", "raw", "-d", "unmap"]).args(commands);
+    call.arg(server.uri("gold")).limit(LIMIT).output()
+}
+
+fn patterns(stage: &Stage, setup: &Setup) -> Result<()> {
+    let server = stage.serve(setup)?;
+    let done = qemu_io(&server, SESSION)?;
+    ensure!(done.status.success(), "the session failed: {}", done.words());
+    for bad in ["failed", "rror"] {
+        ensure!(!done.stdout.contains(bad), "the session went wrong: {}", done.words());
+    }
+    // A client that finds no fault with a wrong pattern would prove nothing.
+    let wrong = qemu_io(&server, &["read -P 0xac 0 512"])?;
+    ensure!(!wrong.status.success(), "qemu-io does not tell patterns apart");
+    let last = setup.volume_bytes - 4096;
+    let (write, read) = (format!("write -P 9 {last} 4k"), format!("read -P 9 {last} 4k"));
+    let done = qemu_io(&server, &[&write, &read])?;
+    ensure!(done.status.success(), "the last block: {}", done.words());
+    server.stop().map(drop)
+}
+
+/// What lies beyond a volume's end is refused, and its neighbour on the disk stays as it was.
+fn beyond_the_end(stage: &Stage) -> Result<()> {
+    let server = stage.serve(&Setup::new("file", stage.volume_bytes()))?;
+    let size = server.volume_bytes();
+    let script = format!(
+        "import nbd\nh = nbd.NBD()\nh.set_strict_mode(0)\nh.connect_uri('{}')\n\
+         for offset, length in (({size}, 4096), ({size} - 4096, 8192), (2**62, 512)):\n\
+         \x20   for call in (lambda: h.pwrite(b'x' * length, offset),\n\
+         \x20                lambda: h.pread(length, offset),\n\
+         \x20                lambda: h.trim(length, offset), lambda: h.zero(length, offset)):\n\
+         \x20       try:\n\
+         \x20           call()\n\
+         \x20           raise SystemExit(f'{{length}} bytes at {{offset}} were not refused')\n\
+         \x20       except nbd.Error:\n\
+         \x20           pass\n\
+         h.pwrite(b'y' * 4096, {size} - 4096)\n\
+         assert h.pread(4096, {size} - 4096) == b'y' * 4096\n",
+        server.uri("gold")
+    );
+    Call::new(crate::test::PYTHON).args(["-c", &script]).ok()?;
+    let read = ["-f", "raw", "-c", "read -P 0 0 64k", server.uri("bronze")];
+    Call::new("qemu-io").args(read).ok()?;
+    server.stop().map(drop)
+}
