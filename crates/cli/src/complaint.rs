@@ -4,16 +4,16 @@ use std::fmt;
 
 /// A place in a text: lines and columns count from one, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub(crate) struct Place {
     /// The line.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The column; zero when the whole line is meant.
-    pub column: usize,
+    pub(crate) column: usize,
 }
 
 impl Place {
     /// The place of the byte at `offset` in `text`.
-    pub fn of(text: &str, offset: usize) -> Place {
+    pub(crate) fn of(text: &str, offset: usize) -> Place {
         // A place past the end, as of an unexpected end of file, is the end; one that falls inside
         // of a character is that character.
         let mut offset = offset.min(text.len());
@@ -31,15 +31,15 @@ impl Place {
 
 /// One thing that is wrong. It reads as two lines: what, and the mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub(crate) struct Complaint {
     /// The name of the file, or what stands for it.
-    pub source: String,
+    pub(crate) source: String,
     /// Where in it; nothing if it is the file as a whole.
-    pub place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// What is wrong.
-    pub what: String,
+    pub(crate) what: String,
     /// What to do about it.
-    pub mend: String,
+    pub(crate) mend: String,
 }
 
 impl fmt::Display for Complaint {
@@ -57,7 +57,7 @@ impl std::error::Error for Complaint {}
 
 /// Everything found wrong in one reading, in the order of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaints(pub Vec<Complaint>);
+pub(crate) struct Complaints(pub(crate) Vec<Complaint>);
 
 impl fmt::Display for Complaints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,7 +81,7 @@ impl From<Complaint> for Complaints {
 
 /// The mend for a word that is not among the right ones: the nearest of them if one is near, and
 /// the list.
-pub fn did_you_mean(word: &str, right: &[&str]) -> String {
+pub(crate) fn did_you_mean(word: &str, right: &[&str]) -> String {
     let list = || match right {
         [] => "remove it".to_owned(),
         [one] => format!("the only right word here is `{one}`"),

@@ -1,1 +1,74 @@
-fn main() {}
+//! `blkmq`: the program.
+//!
+//! Exit status: 0 done, 1 the thing asked for failed, 2 the call or the configuration is wrong.
+//! Errors go to standard error, one line of what and one of the mend.
+
+mod args;
+mod bench;
+mod commands;
+mod complaint;
+mod config;
+mod job;
+mod output;
+mod stats;
+mod units;
+
+use std::io::{IsTerminal, Write, stderr};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, Command};
+use complaint::{Complaint, Complaints};
+
+/// The thing asked for failed.
+const FAILED: u8 = 1;
+/// The call or the configuration is wrong.
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    log_to_stderr();
+    let split = match args::split(std::env::args_os()) {
+        Ok(split) => split,
+        Err(complaint) => return tell(&complaint.into()),
+    };
+    let args = match Args::try_parse_from(&split.rest) {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => return tell(&args::complaint_of(&error).into()),
+        Err(help) => {
+            // Help and version are what was asked for; a reader that has gone needs neither.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    let outcome = match args.command {
+        Command::Serve(serve) => commands::serve(&serve),
+        Command::Bench(bench) => commands::bench(&bench, &split.job_options),
+    };
+    outcome.unwrap_or_else(|error| tell(&error))
+}
+
+/// Tells an error in two lines, and how to exit because of it.
+fn tell(error: &anyhow::Error) -> ExitCode {
+    let wrong = error.is::<Complaint>() || error.is::<Complaints>();
+    let text = if wrong {
+        error.to_string()
+    } else {
+        let mend = "see that the system has memory, threads and descriptors to spare";
+        format!("blkmq: {error:#}\n  mend: {mend}")
+    };
+    // There is nobody to tell that standard error is closed.
+    let _ = writeln!(stderr(), "{text}");
+    ExitCode::from(if wrong { WRONG } else { FAILED })
+}
+
+/// Warnings, and what `BLKMQ_LOG` asks for (as in `BLKMQ_LOG=debug`), go to standard error.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("BLKMQ_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
+}

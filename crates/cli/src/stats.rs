@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 /// Number, extremes, mean and deviation of latencies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Moments {
+pub(crate) struct Moments {
     n: u64,
     min_ns: u64,
     max_ns: u64,
@@ -16,62 +16,62 @@ pub struct Moments {
 
 /// Latencies with their distribution, to three significant figures.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub(crate) struct Latencies {
     moments: Moments,
     histogram: Histogram<u64>,
 }
 
 /// What reads, writes or trims have done.
 #[derive(Clone, Debug)]
-pub struct KindStats {
+pub(crate) struct KindStats {
     /// Bytes moved.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// How long reaching the layer took: longer than nothing only if all its requests were out.
-    pub submission: Moments,
+    pub(crate) submission: Moments,
     /// From submission to completion.
-    pub completion: Latencies,
+    pub(crate) completion: Latencies,
     /// Both together.
-    pub total: Moments,
+    pub(crate) total: Moments,
 }
 
 /// How many I/Os were in flight, or in one batch, counted by powers of two as fio does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depths(pub [u64; 7]);
+pub(crate) struct Depths(pub(crate) [u64; 7]);
 
 /// What the operating system charges a thread with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Time in the program.
-    pub user: Duration,
+    pub(crate) user: Duration,
     /// Time in the kernel.
-    pub system: Duration,
+    pub(crate) system: Duration,
     /// How often it went to sleep or was put to sleep.
-    pub switches: u64,
+    pub(crate) switches: u64,
     /// Pages that had to be read.
-    pub major_faults: u64,
+    pub(crate) major_faults: u64,
     /// Pages that had not.
-    pub minor_faults: u64,
+    pub(crate) minor_faults: u64,
 }
 
 /// What one clone of a job, or several together, have done.
 #[derive(Clone, Debug)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Reads, writes and trims.
-    pub kinds: [KindStats; 3],
+    pub(crate) kinds: [KindStats; 3],
     /// Flushes.
-    pub sync: Moments,
+    pub(crate) sync: Moments,
     /// I/Os in flight, seen at each submission.
-    pub depth: Depths,
+    pub(crate) depth: Depths,
     /// The sizes of batches submitted.
-    pub submitted: Depths,
+    pub(crate) submitted: Depths,
     /// The sizes of batches that came back.
-    pub completed: Depths,
+    pub(crate) completed: Depths,
     /// The longest that a clone has run, without its ramp.
-    pub runtime: Duration,
+    pub(crate) runtime: Duration,
     /// How long all clones have run, added up.
-    pub total_runtime: Duration,
+    pub(crate) total_runtime: Duration,
     /// What it took of the machine.
-    pub usage: Usage,
+    pub(crate) usage: Usage,
 }
 
 /// The longest latency that is told apart from longer ones.
@@ -86,7 +86,7 @@ impl Default for Moments {
 impl Moments {
     /// Counts a latency.
     #[inline]
-    pub fn record(&mut self, latency_ns: u64) {
+    pub(crate) fn record(&mut self, latency_ns: u64) {
         self.n += 1;
         self.min_ns = self.min_ns.min(latency_ns);
         self.max_ns = self.max_ns.max(latency_ns);
@@ -96,27 +96,27 @@ impl Moments {
     }
 
     /// How many were counted.
-    pub fn n(&self) -> u64 {
+    pub(crate) fn n(&self) -> u64 {
         self.n
     }
 
     /// The least; 0 if there were none.
-    pub fn min_ns(&self) -> u64 {
+    pub(crate) fn min_ns(&self) -> u64 {
         if self.n == 0 { 0 } else { self.min_ns }
     }
 
     /// The most.
-    pub fn max_ns(&self) -> u64 {
+    pub(crate) fn max_ns(&self) -> u64 {
         self.max_ns
     }
 
     /// The mean; 0 if there were none.
-    pub fn mean_ns(&self) -> f64 {
+    pub(crate) fn mean_ns(&self) -> f64 {
         if self.n == 0 { 0.0 } else { self.sum_ns / self.n as f64 }
     }
 
     /// The standard deviation of the sample; 0 if there were fewer than two.
-    pub fn deviation_ns(&self) -> f64 {
+    pub(crate) fn deviation_ns(&self) -> f64 {
         if self.n < 2 {
             return 0.0;
         }
@@ -147,23 +147,23 @@ impl Default for Latencies {
 impl Latencies {
     /// Counts a latency.
     #[inline]
-    pub fn record(&mut self, latency_ns: u64) {
+    pub(crate) fn record(&mut self, latency_ns: u64) {
         self.moments.record(latency_ns);
         self.histogram.saturating_record(latency_ns);
     }
 
     /// Number, extremes, mean and deviation.
-    pub fn moments(&self) -> &Moments {
+    pub(crate) fn moments(&self) -> &Moments {
         &self.moments
     }
 
     /// The latency that `percentile` of a hundred do not exceed.
-    pub fn percentile_ns(&self, percentile: f64) -> u64 {
+    pub(crate) fn percentile_ns(&self, percentile: f64) -> u64 {
         self.histogram.value_at_percentile(percentile).min(self.moments.max_ns)
     }
 
     /// Each latency that occurred, with how often it did.
-    pub fn each(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.histogram
             .iter_recorded()
             .map(|step| (step.value_iterated_to().min(self.moments.max_ns), step.count_at_value()))
@@ -183,14 +183,14 @@ impl Latencies {
 impl Depths {
     /// Counts a number in flight: 1, 2 to 3, 4 to 7, and so on to 64 or more.
     #[inline]
-    pub fn record_depth(&mut self, depth: usize) {
+    pub(crate) fn record_depth(&mut self, depth: usize) {
         let bit = depth.max(1).ilog2() as usize;
         self.0[bit.min(6)] += 1;
     }
 
     /// Counts a batch: none, 1 to 4, 5 to 8, and so on to more than 64.
     #[inline]
-    pub fn record_batch(&mut self, size: usize) {
+    pub(crate) fn record_batch(&mut self, size: usize) {
         let bits = (usize::BITS - size.saturating_sub(1).leading_zeros()) as usize;
         self.0[if size == 0 { 0 } else { (bits.max(2) - 1).min(6) }] += 1;
     }
@@ -214,7 +214,7 @@ impl Default for KindStats {
 impl KindStats {
     /// Counts an I/O.
     #[inline]
-    pub fn record(&mut self, bytes: u32, submission_ns: u64, completion_ns: u64) {
+    pub(crate) fn record(&mut self, bytes: u32, submission_ns: u64, completion_ns: u64) {
         self.bytes += u64::from(bytes);
         self.submission.record(submission_ns);
         self.completion.record(completion_ns);
@@ -222,7 +222,7 @@ impl KindStats {
     }
 
     /// How many I/Os were counted.
-    pub fn ios(&self) -> u64 {
+    pub(crate) fn ios(&self) -> u64 {
         self.total.n()
     }
 
@@ -251,7 +251,7 @@ impl Default for Stats {
 
 impl Stats {
     /// Adds what another clone has done at the same time.
-    pub fn add(&mut self, other: &Stats) {
+    pub(crate) fn add(&mut self, other: &Stats) {
         self.kinds.iter_mut().zip(&other.kinds).for_each(|(kind, more)| kind.add(more));
         self.sync.add(&other.sync);
         self.depth.add(&other.depth);
@@ -263,7 +263,7 @@ impl Stats {
     }
 
     /// Forgets everything, at the end of a ramp.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         for kind in &mut self.kinds {
             kind.bytes = 0;
             kind.submission = Moments::default();
@@ -279,7 +279,7 @@ impl Stats {
 
 impl Usage {
     /// What has been used since `earlier`.
-    pub fn since(&self, earlier: &Usage) -> Usage {
+    pub(crate) fn since(&self, earlier: &Usage) -> Usage {
         Usage {
             user: self.user.saturating_sub(earlier.user),
             system: self.system.saturating_sub(earlier.system),

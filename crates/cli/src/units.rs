@@ -7,7 +7,7 @@ use thiserror::Error;
 /// What is wrong with a size or a time. [`UnitError::mend`] says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum UnitError {
+pub(crate) enum UnitError {
     /// The text is not a size at all.
     #[error("`{0}` is not a size")]
     NotASize(String),
@@ -24,7 +24,7 @@ pub enum UnitError {
 
 impl UnitError {
     /// What to write instead.
-    pub fn mend(&self) -> String {
+    pub(crate) fn mend(&self) -> String {
         match self {
             UnitError::NotASize(_) => {
                 "write a whole number of bytes, or one with k, M, G or T, as in \"512M\"".into()
@@ -57,7 +57,7 @@ const TIME_UNITS: [(&str, u64); 7] = [
 /// Reads a size in bytes: a whole number, alone or with `k`, `M`, `G`, `T` or `P` in either case.
 ///
 /// `kB` and `KiB` say the same as `k`: every multiple is binary.
-pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
     let not_a_size = || UnitError::NotASize(text.to_owned());
     let (number, unit) = split(text).ok_or_else(not_a_size)?;
     let unit = unit.to_ascii_lowercase();
@@ -75,7 +75,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 }
 
 /// Writes a size so that [`parse_size`] reads the same number back, with the largest unit that fits.
-pub fn render_size(size_bytes: u64) -> String {
+pub(crate) fn render_size(size_bytes: u64) -> String {
     let exact =
         |&&(_, shift): &&(&str, u32)| size_bytes != 0 && size_bytes.trailing_zeros() >= shift;
     match SIZE_UNITS.iter().find(exact) {
@@ -85,7 +85,7 @@ pub fn render_size(size_bytes: u64) -> String {
 }
 
 /// Reads a time with its unit: `ns`, `us`, `ms`, `s`, `m`, `h` or `d`. A bare `0` is a time too.
-pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, UnitError> {
     match parse_time_or(text, Duration::ZERO) {
         Ok(time) if time.is_zero() && text.trim().parse::<u64>().is_ok_and(|n| n != 0) => {
             Err(UnitError::NoUnit(text.trim().to_owned()))
@@ -95,7 +95,7 @@ pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// Reads a time; a number without a unit counts in `bare_unit`.
-pub fn parse_time_or(text: &str, bare_unit: Duration) -> Result<Duration, UnitError> {
+pub(crate) fn parse_time_or(text: &str, bare_unit: Duration) -> Result<Duration, UnitError> {
     let not_a_time = || UnitError::NotATime(text.to_owned());
     let (number, unit) = split(text).ok_or_else(not_a_time)?;
     let unit_ns = match unit {
@@ -116,7 +116,7 @@ pub fn parse_time_or(text: &str, bare_unit: Duration) -> Result<Duration, UnitEr
 }
 
 /// Writes a time so that [`parse_time`] reads the same back, with the largest unit that fits.
-pub fn render_time(time: Duration) -> String {
+pub(crate) fn render_time(time: Duration) -> String {
     let time_ns = time.as_nanos();
     if time_ns == 0 {
         return "0".to_owned();

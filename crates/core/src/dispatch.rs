@@ -65,20 +65,16 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Scheduler `none`: sends what the software queues of this hardware queue hold, and then what was
     /// submitted in this turn, without publishing it if it can go at once.
     fn dispatch_software(&mut self, mut device: Device) {
-        let hctx = self.queue.hctx(self.cpu.hctx);
+        let ctx_map = &self.queue.hctx(self.cpu.hctx).ctx_map;
         // What was published earlier goes first.
-        if device == Device::Ready && !self.cpu.plug.is_empty() && hctx.ctx_map.is_empty() {
+        if device == Device::Ready && !self.cpu.plug.is_empty() && ctx_map.is_empty() {
             device = self.issue_plugged();
         }
         self.publish();
-        while device == Device::Ready && !hctx.ctx_map.is_empty() {
-            if hctx.has_dispatch() {
-                // What was refused goes first.
-                self.due = true;
-                return;
-            }
+        while device == Device::Ready {
+            let Some(ctx) = self.next_published() else { return };
             let Some(grant) = self.acquire(Waiter::Hctx(self.cpu.hctx)) else { return };
-            let Some(request) = self.take_published() else {
+            let Some(request) = self.take_published(ctx) else {
                 // The seed's moment: we hold a unit, and other threads took all the requests.
                 self.release(grant);
                 return;
@@ -100,12 +96,19 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         Device::Ready
     }
 
-    /// The first request of the next software queue that has one. `None` says that none of them has:
-    /// somebody may rely on us for any of them.
-    fn take_published(&mut self) -> Option<Request> {
+    /// The next software queue that has something.
+    fn next_published(&self) -> Option<usize> {
         let map = &self.queue.hctx(self.cpu.hctx).ctx_map;
-        loop {
-            let ctx = map.next_from(self.cpu.cursor).or_else(|| map.next_from(0))?;
+        let cursor = self.cpu.cursor;
+        map.next_from(cursor).or_else(|| if cursor == 0 { None } else { map.next_from(0) })
+    }
+
+    /// The first request of software queue `ctx`, or of another if that has become empty. `None` says
+    /// that all are empty: somebody may rely on us for any of them.
+    fn take_published(&mut self, ctx: usize) -> Option<Request> {
+        let map = &self.queue.hctx(self.cpu.hctx).ctx_map;
+        let mut next = Some(ctx);
+        while let Some(ctx) = next {
             self.cpu.cursor = (ctx + 1) % self.queue.software.len();
             let request = self.queue.software[ctx].with(|published| {
                 let request = published.requests.pop_front();
@@ -117,7 +120,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             if request.is_some() {
                 return request;
             }
+            next = self.next_published();
         }
+        None
     }
 
     /// With a scheduler: tells it what has come and gone, and sends what it chooses. If another thread

@@ -125,6 +125,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     /// The hardware queue was kicked, or the submitter woken.
     pub fn run(&mut self) {
+        self.end_lost();
         self.due = true;
         // A kick that finds nothing to do is passed on to the next who waits.
         self.came_back = true;
@@ -227,7 +228,6 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     /// The end of the turn.
     fn end(&mut self) {
-        self.end_lost();
         let mut passes = 0;
         while self.is_owed() && passes < PASSES_MAX {
             if self.due || !self.cpu.completions.is_empty() {
@@ -252,7 +252,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.due || self.came_back || !self.cpu.completions.is_empty()
     }
 
-    /// Ends what somebody dropped.
+    /// Ends what somebody dropped. A kick comes with it, so it is looked for in kicked turns alone.
     fn end_lost(&mut self) {
         for mut request in self.queue.lost.take() {
             if request.body().grant.is_some() {

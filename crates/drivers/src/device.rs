@@ -7,16 +7,18 @@ use blkmq_core::{Driver, SECTOR_SIZE_BYTES};
 
 /// A device that a runtime can drive.
 ///
-/// A worker thread owns one ring. It queues and reaps through [`Driver`]; when there is nothing to do
-/// it asks [`Device::has_finished`], and only if the answer is no it sleeps on [`Device::poll_fd`].
+/// A worker thread owns one ring. It queues and reaps through [`Driver`]; when there is nothing to
+/// do it asks [`Device::has_finished`], and only if the answer is no it sleeps on
+/// [`Device::poll_fd`].
 pub trait Device: Driver {
     /// The size in bytes: a multiple of 512.
     fn size_bytes(&self) -> u64 {
         self.limits().capacity_sectors * SECTOR_SIZE_BYTES
     }
 
-    /// What a worker thread needs to talk to the device. `depth` is the number of driver tags of the
-    /// hardware queue it will serve, 1 or more; requests with tags below it can be queued at once.
+    /// What a worker thread needs to talk to the device. `depth` is the number of driver tags of
+    /// the hardware queue it will serve, 1 or more; requests with tags below it can be queued at
+    /// once.
     ///
     /// The ring may be made on another thread than the one that will use it.
     ///
@@ -26,11 +28,11 @@ pub trait Device: Driver {
     fn ring(&self, depth: u32) -> io::Result<Self::Ring>;
 
     /// Makes memory known to the device, so that requests whose memory lies in it cost less.
-    /// `BufferIndex(i)` in a segment names `areas[i]` from here on. To be called at most once, before
-    /// the first request.
+    /// `BufferIndex(i)` in a segment names `areas[i]` from here on. To be called at most once,
+    /// before the first request.
     ///
-    /// Where it does not work (`RLIMIT_MEMLOCK` is often 8 MiB) the reason is logged, and requests go
-    /// the ordinary way.
+    /// Where it does not work (`RLIMIT_MEMLOCK` is often 8 MiB) the reason is logged, and requests
+    /// go the ordinary way.
     fn register_buffers(&self, ring: &mut Self::Ring, areas: &[Area]) {
         let _ = (ring, areas);
     }
@@ -50,8 +52,8 @@ pub trait Device: Driver {
     /// kernel had no room for are pushed again by a reap, and the descriptor does not tell of them.
     fn has_finished(&self, ring: &Self::Ring) -> bool;
 
-    /// What the device holds from `offset_bytes` on: at most `max` stretches, which follow each other
-    /// without a gap and cover at most `len_bytes`. May block, unlike the rest.
+    /// What the device holds from `offset_bytes` on: at most `max` stretches, which follow each
+    /// other without a gap and cover at most `len_bytes`. May block, unlike the rest.
     ///
     /// # Errors
     ///
@@ -110,8 +112,8 @@ pub struct Area {
     len_bytes: usize,
 }
 
-// SAFETY: an area is an address and a length; whoever made it promised that the memory outlives every
-// ring that is told of it, whichever thread that lives on.
+// SAFETY: an area is an address and a length; whoever made it promised that the memory outlives
+// every ring that is told of it, whichever thread that lives on.
 unsafe impl Send for Area {}
 // SAFETY: sharing an area gives out copies of the address and nothing else.
 unsafe impl Sync for Area {}
@@ -121,7 +123,8 @@ impl Area {
     ///
     /// # Safety
     ///
-    /// The memory must stay mapped, at the same place, for as long as a ring that is told of it lives.
+    /// The memory must stay mapped, at the same place, for as long as a ring that is told of it
+    /// lives.
     pub unsafe fn new(addr: *mut u8, len_bytes: usize) -> Self {
         Area { addr, len_bytes }
     }

@@ -12,10 +12,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// A device in memory, shared by all its rings. It starts empty and takes memory as it is written.
 ///
-/// Requests complete within `queue_rq`. Contents are kept in chunks of 64 KiB, each behind a lock of
-/// its own: of two requests that overlap and are in flight together, each chunk sees one whole part
-/// after the other. A discard gives the memory of whole chunks back. Flush and FUA have nothing to
-/// do. Without memory for a chunk a write ends in [`Status::NoSpc`].
+/// Requests complete within `queue_rq`. Contents are kept in chunks of 64 KiB, each behind a lock
+/// of its own: of two requests that overlap and are in flight together, each chunk sees one whole
+/// part after the other. A discard gives the memory of whole chunks back. Flush and FUA have
+/// nothing to do. Without memory for a chunk a write ends in [`Status::NoSpc`].
 #[derive(Debug)]
 pub struct Memory {
     size_bytes: u64,
@@ -249,9 +249,9 @@ impl<'a> Cursor<'a> {
     fn drain(&mut self, mut bytes: &mut [u8]) {
         while let Some((addr, len)) = self.next_piece(bytes.len()) {
             let (head, tail) = bytes.split_at_mut(len);
-            // SAFETY: the piece lies in a segment, whose maker promised that nobody changes it until
-            // the request completes; `head` is as long as the piece; and nobody outside can hold a
-            // chunk's bytes, so the two do not overlap.
+            // SAFETY: the piece lies in a segment, whose maker promised that nobody changes it
+            // until the request completes; `head` is as long as the piece; and nobody outside can
+            // hold a chunk's bytes, so the two do not overlap.
             unsafe { std::ptr::copy_nonoverlapping(addr.cast_const(), head.as_mut_ptr(), len) };
             bytes = tail;
         }

@@ -106,14 +106,24 @@ fn unpack_sources(root: &Path, tree: &Path) -> Result<()> {
     for package in packages.iter().filter(|package| !package["source"].is_null()) {
         let manifest = package["manifest_path"].as_str().context("a package without a path")?;
         let folder = Path::new(manifest).parent().context("a manifest without a folder")?;
-        let size = Call::new("du").arg("-sb").arg(folder).ok()?.stdout;
-        let size: u64 = size.split('\t').next().unwrap_or_default().parse()?;
+        let size = size_bytes(folder)?;
         if size <= left {
             left -= size;
             Call::new("cp").arg("-r").arg(folder).arg(tree).ok()?;
         }
     }
     Ok(())
+}
+
+/// The size of all files below a folder.
+fn size_bytes(folder: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let facts = entry.metadata()?;
+        sum += if facts.is_dir() { size_bytes(&entry.path())? } else { facts.len() };
+    }
+    Ok(sum)
 }
 
 /// A volume as a file, by nbdfuse. Undone when dropped.

@@ -10,7 +10,7 @@ use crate::units::render_size;
 
 /// The drivers by their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum DriverName {
+pub(crate) enum DriverName {
     /// Completes everything at once and keeps nothing.
     #[default]
     Null,

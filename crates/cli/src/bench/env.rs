@@ -119,10 +119,7 @@ impl Inbox {
     /// Moves the requests that have ended in other threads' turns into `done`, which is empty.
     pub(super) fn take_delivered(&self, done: &mut Vec<Done>) {
         assert!(done.is_empty(), "what was delivered before has been taken");
-        std::mem::swap(
-            &mut *self.delivered.lock().unwrap_or_else(PoisonError::into_inner),
-            done,
-        );
+        std::mem::swap(&mut *self.delivered.lock().unwrap_or_else(PoisonError::into_inner), done);
     }
 
     /// The earliest time wished for with reason `WISHES[nth]` since the last time it was asked for.

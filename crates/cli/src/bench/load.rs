@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use blkmq_core::{Bio, Class, Done, Flags, Op, Priority, SECTOR_SHIFT, Segments, Status, TenantId};
+use blkmq_core::{Bio, Done, Flags, Op, Priority, SECTOR_SHIFT, Segments, Status, TenantId};
 
 use super::memory::Memory;
 use super::pace::Pace;
+use crate::job::Job;
 use crate::job::pattern::{Io, Kind, Pattern, Region, longest};
-use crate::job::{Job, PrioClass};
 use crate::stats::Stats;
 
 /// A clone of a job, from its start to its last completion. Times are nanoseconds of the bench's
@@ -60,11 +60,6 @@ impl<'a> Load<'a> {
         let job = order.job;
         let start_ns = after(now_ns, job.start_delay);
         let ramp_ends_ns = after(start_ns, job.ramp_time);
-        let class = match job.prioclass {
-            PrioClass::None | PrioClass::BestEffort => Class::BestEffort,
-            PrioClass::Realtime => Class::RealTime,
-            PrioClass::Idle => Class::Idle,
-        };
         let level = job.prio.unwrap_or(Priority::default().level);
         let slot = Slot { kind: Kind::Read, len_bytes: 0, prepared_ns: 0 };
         Load {
@@ -72,7 +67,7 @@ impl<'a> Load<'a> {
             pace: Pace::of(job, start_ns),
             memory,
             tenant: order.tenant,
-            prio: Priority { class, level },
+            prio: Priority { class: job.prioclass, level },
             slots: vec![slot; job.iodepth as usize].into_boxed_slice(),
             free: (0..job.iodepth).rev().collect(),
             early: None,
@@ -196,7 +191,8 @@ impl<'a> Load<'a> {
 
     /// When it has to be asked again at the latest.
     pub(super) fn wakes_ns(&self) -> u64 {
-        let ready_ns = if self.free.is_empty() || self.exhausted { u64::MAX } else { self.ready_ns };
+        let ready_ns =
+            if self.free.is_empty() || self.exhausted { u64::MAX } else { self.ready_ns };
         let end_ns = if self.exhausted { u64::MAX } else { self.end_ns };
         ready_ns.min(end_ns).min(self.ramp_ends_ns)
     }

@@ -18,6 +18,8 @@ pub(super) struct Memory {
 
 // SAFETY: the mapping is this value's alone, and nothing about it belongs to one thread.
 unsafe impl Send for Memory {}
+// SAFETY: a shared reference gives out addresses only, under the promises of whoever asks for them.
+unsafe impl Sync for Memory {}
 
 const PAGE_BYTES: usize = 4096;
 

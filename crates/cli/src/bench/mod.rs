@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use blkmq_core::{BudgetMode, Config, CtxId, Deadline, DeadlineConfig, Queue, Scheduler, TenantId};
@@ -24,10 +24,9 @@ use crate::complaint::{Complaint, Complaints};
 use crate::job::pattern::{Region, Unfit, longest};
 use crate::job::{BlockSizes, Job, Jobs};
 use crate::output::{JobReport, Report};
-use crate::stats::Stats;
 use crate::units::render_size;
 
-pub use device::DriverName;
+pub(crate) use device::DriverName;
 use device::{Run, with_device};
 use env::Inboxes;
 use load::{Load, Order};
@@ -36,24 +35,24 @@ use thread::{Group, Outcome, Thread, now_ns};
 
 /// On what the jobs run, and how.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The device.
-    pub driver: DriverName,
+    pub(crate) driver: DriverName,
     /// The file, for driver `file`.
-    pub path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     /// Who decides the order.
-    pub scheduler: SchedulerName,
+    pub(crate) scheduler: SchedulerName,
     /// How many requests the queue holds.
-    pub nr_requests: u32,
+    pub(crate) nr_requests: u32,
     /// The device's budget; nothing if it has none.
-    pub queue_depth: Option<u32>,
+    pub(crate) queue_depth: Option<u32>,
     /// The number of hardware queues; nothing for one for each clone, up to the number of processors.
-    pub hw_queues: Option<u16>,
+    pub(crate) hw_queues: Option<u16>,
 }
 
 /// The schedulers by their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum SchedulerName {
+pub(crate) enum SchedulerName {
     /// First come, first served.
     #[default]
     None,
@@ -69,23 +68,24 @@ const MAX_MEMORY_BYTES: u64 = 4 << 30;
 /// # Errors
 ///
 /// [`Complaints`] if the jobs do not fit the device, and what the system refuses.
-pub fn run(options: &Options, jobs: &Jobs) -> anyhow::Result<Report> {
+pub(crate) fn run(options: &Options, jobs: &Jobs) -> anyhow::Result<Report> {
     let needed_bytes = jobs.jobs.iter().map(needed_bytes).max().unwrap_or(0);
     let groups = groups(&jobs.jobs);
     let clones = groups.iter().map(|group| group.len()).max().unwrap_or(0);
     let clones = u16::try_from(clones).ok().filter(|clones| *clones <= MAX_CLONES);
-    let clones = clones.ok_or_else(|| complain(
-        format!("more than {MAX_CLONES} clones of jobs would run at once"),
-        "lower numjobs, or part the jobs with stonewall",
-    ))?;
+    let clones = clones.ok_or_else(|| {
+        complain(
+            format!("more than {MAX_CLONES} clones of jobs would run at once"),
+            "lower numjobs, or part the jobs with stonewall",
+        )
+    })?;
     let memory_bytes: u64 = groups.iter().flatten().map(|clone| clone.memory_bytes()).sum();
     if memory_bytes > MAX_MEMORY_BYTES {
         let (has, most) = (render_size(memory_bytes), render_size(MAX_MEMORY_BYTES));
         let what = format!("the I/Os of all jobs would take {has} of memory, above {most}");
         return Err(complain(what, "lower iodepth, bs or numjobs").into());
     }
-    let reports =
-        with_device(options, needed_bytes, Bench { options, groups: &groups, clones })??;
+    let reports = with_device(options, needed_bytes, Bench { options, groups: &groups, clones })??;
     Ok(Report {
         time: SystemTime::now(),
         global_options: jobs.global_options.clone(),
@@ -196,18 +196,13 @@ impl<'a> Bench<'a> {
             check_alignment(clone.job, device).map_err(|wrong| complaints.push(wrong)).ok()?;
             let region = Region::of(clone.job, clone.nth, device.size_bytes());
             let unfit = |unfit: Unfit| {
-                let size = render_size(device.size_bytes());
-                let mend = format!("the device has {size}: change size, offset or bs");
-                complaints.push(complain(unfit.to_string(), mend));
+                complaints.push(complain(unfit.to_string(), "change size, offset or bs"));
             };
             let region = region.map_err(unfit).ok()?;
             Some(Order { job: clone.job, region, stream: clone.stream, tenant: clone.tenant })
         };
-        let orders = self
-            .groups
-            .iter()
-            .map(|group| group.iter().filter_map(&mut order).collect())
-            .collect();
+        let orders =
+            self.groups.iter().map(|group| group.iter().filter_map(&mut order).collect()).collect();
         // All clones of a job have the same faults.
         complaints.dedup();
         if complaints.is_empty() { Ok(orders) } else { Err(Complaints(complaints)) }
@@ -284,7 +279,7 @@ fn run_group<D: Device>(
             });
             let thread = Thread::new(&group, queue.cpu(CtxId(ctx), ring), load);
             let name = format!("bench-{ctx}");
-            std::thread::Builder::new().name(name).spawn_scoped(scope, || thread.run())
+            std::thread::Builder::new().name(name).spawn_scoped(scope, move || thread.run())
         };
         let handles: io::Result<Vec<_>> = (0..threads).map(start).collect();
         if handles.is_err() {
@@ -304,12 +299,7 @@ fn run_group<D: Device>(
 }
 
 /// Puts together what is to be reported as one.
-fn report(
-    group: u32,
-    clones: &[Clone<'_>],
-    outcomes: Vec<Outcome>,
-    reports: &mut Vec<JobReport>,
-) {
+fn report(group: u32, clones: &[Clone<'_>], outcomes: Vec<Outcome>, reports: &mut Vec<JobReport>) {
     for (clone, outcome) in clones.iter().zip(outcomes) {
         let together = reports.last_mut().filter(|last| {
             last.group == group && last.job.group_reporting && clone.job.group_reporting

@@ -7,7 +7,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 /// Shows progress on standard error, if that is a terminal, until it ends or is dropped.
-pub(super) struct Display(#[expect(dead_code, reason = "its drop ends the display")] Sender<()>);
+pub(super) struct Display(Sender<()>);
 
 impl Display {
     /// Begins to show how `ios` grows.
@@ -36,5 +36,7 @@ impl Display {
     }
 
     /// Ends it.
-    pub(super) fn end(self) {}
+    pub(super) fn end(self) {
+        drop(self.0);
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use blkmq_core::DeadlineConfig;
 
 use super::Surroundings;
 use super::reader::{Field, Table};
@@ -10,26 +11,26 @@ use crate::complaint::did_you_mean;
 
 /// A scheduling domain: one device, one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disk {
+pub(crate) struct Disk {
     /// The name it has in the configuration.
-    pub name: String,
+    pub(crate) name: String,
     /// What is underneath.
-    pub driver: Driver,
+    pub(crate) driver: Driver,
     /// The size in bytes, a multiple of 512.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// Who decides the order.
-    pub scheduler: Scheduler,
+    pub(crate) scheduler: Scheduler,
     /// How many requests the queue holds at once.
-    pub nr_requests: u32,
+    pub(crate) nr_requests: u32,
     /// The device's budget, shared by all hardware queues; nothing if it has none.
-    pub queue_depth: Option<u32>,
+    pub(crate) queue_depth: Option<u32>,
     /// The number of hardware queues.
-    pub hw_queues: u32,
+    pub(crate) hw_queues: u32,
 }
 
 /// What a disk is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Driver {
+pub(crate) enum Driver {
     /// Completes everything at once and keeps nothing.
     Null,
     /// Keeps everything in memory, until the end of the process.
@@ -43,39 +44,11 @@ pub enum Driver {
 
 /// Who decides the order of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scheduler {
+pub(crate) enum Scheduler {
     /// First come, first served.
     None,
     /// By position, with a deadline for each request.
-    MqDeadline(Deadline),
-}
-
-/// The attributes of mq-deadline, by the names they have in sysfs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deadline {
-    /// How long a read may wait.
-    pub read_expire: Duration,
-    /// How long a write may wait.
-    pub write_expire: Duration,
-    /// How often reads may pass waiting writes.
-    pub writes_starved: u32,
-    /// How many requests in a row are taken by position.
-    pub fifo_batch: u32,
-    /// How long a request of a lower class may be passed by higher ones.
-    pub prio_aging_expire: Duration,
-}
-
-impl Default for Deadline {
-    /// As in Linux.
-    fn default() -> Self {
-        Deadline {
-            read_expire: Duration::from_millis(500),
-            write_expire: Duration::from_secs(5),
-            writes_starved: 2,
-            fifo_batch: 16,
-            prio_aging_expire: Duration::from_secs(10),
-        }
-    }
+    MqDeadline(DeadlineConfig),
 }
 
 /// The most hardware queues that a disk may have.
@@ -218,7 +191,7 @@ fn read_scheduler(table: &Table<'_>) -> Scheduler {
             Scheduler::None
         }
         "mq-deadline" => {
-            Scheduler::MqDeadline(attributes.map_or_else(Deadline::default, read_deadline))
+            Scheduler::MqDeadline(attributes.map_or_else(DeadlineConfig::default, read_deadline))
         }
         word => {
             let field = field.expect("the word that is none of the right ones was read from it");
@@ -233,7 +206,7 @@ fn read_scheduler(table: &Table<'_>) -> Scheduler {
     }
 }
 
-fn read_deadline(table: Table<'_>) -> Deadline {
+fn read_deadline(table: Table<'_>) -> DeadlineConfig {
     for field in table.fields() {
         if field.key == "front_merges" || field.key == "async_depth" {
             let purpose = match field.key {
@@ -257,8 +230,8 @@ fn read_deadline(table: Table<'_>) -> Deadline {
     let integer = |key, range, default| {
         table.get(key).and_then(|field| field.integer(range)).unwrap_or(default)
     };
-    let default = Deadline::default();
-    Deadline {
+    let default = DeadlineConfig::default();
+    DeadlineConfig {
         read_expire: time("read_expire", default.read_expire),
         write_expire: time("write_expire", default.write_expire),
         writes_starved: integer("writes_starved", 0..=u32::MAX, default.writes_starved),

@@ -16,34 +16,34 @@ use toml::de::DeTable;
 
 use crate::complaint::{Complaint, Complaints};
 
-pub use disk::{Deadline, Disk, Driver, Scheduler};
-pub use server::{Listen, Nbd, Server};
-pub use volume::{PrioClass, Volume};
+pub(crate) use disk::{Disk, Driver, Scheduler};
+pub(crate) use server::{Listen, Nbd, Server};
+pub(crate) use volume::Volume;
 
 use reader::Reader;
 
 /// What is to be served, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// The devices, in the order of the file.
-    pub disks: Vec<Disk>,
+    pub(crate) disks: Vec<Disk>,
     /// The address spaces on them, in the order of the file. No two of a disk overlap.
-    pub volumes: Vec<Volume>,
+    pub(crate) volumes: Vec<Volume>,
     /// Bounds of the whole server.
-    pub server: Server,
+    pub(crate) server: Server,
     /// The NBD export.
-    pub nbd: Nbd,
+    pub(crate) nbd: Nbd,
 }
 
 /// What the defaults depend on besides the file.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// Where the built-in disk and socket live.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// What relative paths start from: the folder of the configuration file.
-    pub base_dir: PathBuf,
+    pub(crate) base_dir: PathBuf,
     /// The number of processors, which is the default number of hardware queues.
-    pub cpus: u32,
+    pub(crate) cpus: u32,
 }
 
 /// The name that the built-in configuration goes by in messages.
@@ -54,7 +54,7 @@ const BUILT_IN: &str = "(built-in)";
 /// # Errors
 ///
 /// Everything that is wrong with it, with places and mends.
-pub fn load(path: &Path) -> Result<Config, Complaints> {
+pub(crate) fn load(path: &Path) -> Result<Config, Complaints> {
     let source = path.display().to_string();
     let refuse = |error: std::io::Error| Complaint {
         source: source.clone(),
@@ -73,7 +73,7 @@ pub fn load(path: &Path) -> Result<Config, Complaints> {
 /// # Errors
 ///
 /// The user's state folder cannot be found, or its path is too long for a socket.
-pub fn built_in() -> Result<Config, Complaints> {
+pub(crate) fn built_in() -> Result<Config, Complaints> {
     let around = Surroundings::of_this_process()?;
     parse(BUILT_IN, &builtin::text(&around.state_dir), &around)
 }
@@ -83,7 +83,7 @@ pub fn built_in() -> Result<Config, Complaints> {
 /// # Errors
 ///
 /// The user's state folder cannot be found.
-pub fn built_in_text() -> Result<String, Complaints> {
+pub(crate) fn built_in_text() -> Result<String, Complaints> {
     Ok(builtin::text(&Surroundings::of_this_process()?.state_dir))
 }
 

@@ -10,29 +10,29 @@ use super::volume::Volume;
 
 /// Bounds of the whole server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     /// The memory for the buffers of all connections together, in bytes.
-    pub memory_limit_bytes: u64,
+    pub(crate) memory_limit_bytes: u64,
     /// How long a stop may take, even with a dead device.
-    pub stop_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
 }
 
 /// How volumes are served by NBD.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nbd {
+pub(crate) struct Nbd {
     /// Which of [`super::Config::volumes`] the empty name means.
-    pub default: usize,
+    pub(crate) default: usize,
     /// How many clients may be connected at once.
-    pub max_connections: u32,
+    pub(crate) max_connections: u32,
     /// How long a handshake, or half a request, may take.
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// Where to listen; at least one address, none twice.
-    pub listen: Vec<Listen>,
+    pub(crate) listen: Vec<Listen>,
 }
 
 /// An address to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub(crate) enum Listen {
     /// A unix socket at an absolute path.
     Unix(PathBuf),
     /// TCP; port 0 lets the system choose.

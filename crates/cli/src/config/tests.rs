@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use blkmq_core::{Class, DeadlineConfig};
+
 use super::*;
 
 fn around() -> Surroundings {
@@ -27,7 +29,7 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
         name: "main".into(),
         driver: Driver::File { path: "/state/blkmq/main.img".into() },
         size_bytes: 1 << 30,
-        scheduler: Scheduler::MqDeadline(Deadline::default()),
+        scheduler: Scheduler::MqDeadline(DeadlineConfig::default()),
         nr_requests: 256,
         queue_depth: None,
         hw_queues: 3,
@@ -104,7 +106,7 @@ fn every_key_is_read() {
         (&Driver::Null, &Scheduler::None, 2)
     );
     assert_eq!(slow.driver, Driver::File { path: "/etc/blkmq/slow.img".into() });
-    let deadline = Deadline {
+    let deadline = DeadlineConfig {
         read_expire: Duration::from_millis(100),
         write_expire: Duration::from_secs(3),
         writes_starved: 4,
@@ -118,7 +120,7 @@ fn every_key_is_read() {
         offset_bytes: 1 << 30,
         size_bytes: 1 << 20,
         weight: 1000,
-        prio_class: PrioClass::Idle,
+        prio_class: Class::Idle,
         read_only: true,
     };
     assert_eq!(config.volumes[0], b);

@@ -1,38 +1,29 @@
 //! `[volume.NAME]`: an address space on a disk, owned by a tenant.
 
+use blkmq_core::Class;
+
 use super::disk::{Disk, check_name};
 use super::reader::{Field, Table};
 use crate::units::render_size;
 
 /// A piece of a disk that is served under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// Its name, by which clients ask for it.
-    pub name: String,
+    pub(crate) name: String,
     /// Which of [`super::Config::disks`] it lies on.
-    pub disk: usize,
+    pub(crate) disk: usize,
     /// Where it begins, in bytes; a multiple of 512.
-    pub offset_bytes: u64,
+    pub(crate) offset_bytes: u64,
     /// How long it is, in bytes; a multiple of 512, not zero.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// Its tenant's weight, 1 to 1000. A scheduler that shares by weight goes by it; `none` and
     /// `mq-deadline` do not.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// The class of its requests.
-    pub prio_class: PrioClass,
+    pub(crate) prio_class: Class,
     /// Writes are refused.
-    pub read_only: bool,
-}
-
-/// The classes of I/O priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrioClass {
-    /// Served before all else.
-    Realtime,
-    /// The default.
-    BestEffort,
-    /// Served when nothing else wants the disk.
-    Idle,
+    pub(crate) read_only: bool,
 }
 
 impl Volume {
@@ -44,13 +35,13 @@ impl Volume {
             offset_bytes: 0,
             size_bytes: on.size_bytes,
             weight: DEFAULT_WEIGHT,
-            prio_class: PrioClass::BestEffort,
+            prio_class: Class::BestEffort,
             read_only: false,
         }
     }
 
     /// The byte after the last.
-    pub fn end_bytes(&self) -> u64 {
+    pub(crate) fn end_bytes(&self) -> u64 {
         self.offset_bytes.saturating_add(self.size_bytes)
     }
 }
@@ -59,11 +50,8 @@ impl Volume {
 const DEFAULT_WEIGHT: u32 = 100;
 
 const KEYS: [&str; 6] = ["disk", "offset", "size", "weight", "prio_class", "read_only"];
-const CLASSES: [(&str, PrioClass); 3] = [
-    ("realtime", PrioClass::Realtime),
-    ("best-effort", PrioClass::BestEffort),
-    ("idle", PrioClass::Idle),
-];
+const CLASSES: [(&str, Class); 3] =
+    [("realtime", Class::RealTime), ("best-effort", Class::BestEffort), ("idle", Class::Idle)];
 
 /// Reads every `[volume.NAME]`, noting what is wrong.
 pub(super) fn read_all(tables: &Table<'_>, disks: &[Disk]) -> Vec<Volume> {
@@ -107,12 +95,12 @@ fn read(name: &str, table: &Table<'_>, disks: &[Disk], before: &[Volume]) -> Opt
         offset_bytes,
         size_bytes: size.unwrap_or(Some(rest_bytes))?,
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
-        prio_class: prio_class.unwrap_or(PrioClass::BestEffort),
+        prio_class: prio_class.unwrap_or(Class::BestEffort),
         read_only: read_only.unwrap_or(false),
     })
 }
 
-fn read_class(field: &Field<'_>) -> Option<PrioClass> {
+fn read_class(field: &Field<'_>) -> Option<Class> {
     let word = field.text()?;
     let class = CLASSES.iter().find(|(name, _)| *name == word).map(|&(_, class)| class);
     if class.is_none() {

@@ -2,95 +2,97 @@
 
 mod ini;
 mod options;
-pub mod pattern;
+pub(crate) mod pattern;
 mod permutation;
-pub mod random;
+pub(crate) mod random;
 mod values;
 
 use std::path::Path;
 use std::time::Duration;
 
+use blkmq_core::Class;
+
 use crate::complaint::{Complaint, Complaints, Place};
 use ini::{GLOBAL, Section};
 use options::Outcome;
-pub use options::{Takes, names, takes};
+pub(crate) use options::{Takes, names, takes};
 use values::Wrong;
 
 /// One job, with everything it inherits filled in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Job {
+pub(crate) struct Job {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// What it does.
-    pub rw: Rw,
+    pub(crate) rw: Rw,
     /// The block sizes of reads, writes and trims.
-    pub block_sizes: [BlockSizes; 3],
+    pub(crate) block_sizes: [BlockSizes; 3],
     /// How many I/Os each clone keeps in flight, at least one.
-    pub iodepth: u32,
+    pub(crate) iodepth: u32,
     /// How many clones of it run, at least one.
-    pub numjobs: u32,
+    pub(crate) numjobs: u32,
     /// How much each clone does, in bytes; nothing if up to the end of the device.
-    pub size_bytes: Option<u64>,
+    pub(crate) size_bytes: Option<u64>,
     /// Where the first clone begins, in bytes.
-    pub offset_bytes: u64,
+    pub(crate) offset_bytes: u64,
     /// How much later than the one before it each further clone begins, in bytes.
-    pub offset_increment_bytes: u64,
+    pub(crate) offset_increment_bytes: u64,
     /// The longest it may run, from the end of the ramp on.
-    pub runtime: Option<Duration>,
+    pub(crate) runtime: Option<Duration>,
     /// Begins anew until `runtime` is over.
-    pub time_based: bool,
+    pub(crate) time_based: bool,
     /// How long it runs before anything is counted.
-    pub ramp_time: Duration,
+    pub(crate) ramp_time: Duration,
     /// How long after its group it begins.
-    pub start_delay: Duration,
+    pub(crate) start_delay: Duration,
     /// Waits until all jobs before it have ended.
-    pub stonewall: bool,
+    pub(crate) stonewall: bool,
     /// Ends after so many I/Os, if that comes first.
-    pub number_ios: Option<u64>,
+    pub(crate) number_ios: Option<u64>,
     /// Of a hundred I/Os of a mixed load, how many are reads.
-    pub rwmixread: u32,
+    pub(crate) rwmixread: u32,
     /// The most reads, writes and trims a second.
-    pub rate_iops: [Option<u64>; 3],
+    pub(crate) rate_iops: [Option<u64>; 3],
     /// The most bytes a second read, written and trimmed.
-    pub rate_bytes: [Option<u64>; 3],
+    pub(crate) rate_bytes: [Option<u64>; 3],
     /// How long to pause after every `thinktime_blocks` I/Os.
-    pub thinktime: Duration,
+    pub(crate) thinktime: Duration,
     /// After how many I/Os to pause, at least one.
-    pub thinktime_blocks: u32,
+    pub(crate) thinktime_blocks: u32,
     /// The level within the class, 0 (highest) to 7.
-    pub prio: Option<u8>,
+    pub(crate) prio: Option<u8>,
     /// The class of I/O priority.
-    pub prioclass: PrioClass,
+    pub(crate) prioclass: Class,
     /// After how many writes comes a flush.
-    pub fsync: Option<u32>,
+    pub(crate) fsync: Option<u32>,
     /// Random blocks may come twice before every block has come once.
-    pub norandommap: bool,
+    pub(crate) norandommap: bool,
     /// What the random choices begin with.
-    pub randseed: u64,
+    pub(crate) randseed: u64,
     /// Clones and jobs of a group are reported as one.
-    pub group_reporting: bool,
+    pub(crate) group_reporting: bool,
     /// The tenant's weight, 1 to 1000.
-    pub weight: Option<u32>,
+    pub(crate) weight: Option<u32>,
     /// The tenant; its own if it is not named.
-    pub tenant: Option<String>,
+    pub(crate) tenant: Option<String>,
     /// The group that the tenant belongs to.
-    pub group: Option<String>,
+    pub(crate) group: Option<String>,
     /// Its options as they were written, without the inherited ones.
-    pub options: Vec<(String, String)>,
+    pub(crate) options: Vec<(String, String)>,
 }
 
 /// What a job does, and in which order of positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rw {
+pub(crate) struct Rw {
     /// Positions are random.
-    pub random: bool,
+    pub(crate) random: bool,
     /// What is done.
-    pub mix: Mix,
+    pub(crate) mix: Mix,
 }
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mix {
+pub(crate) enum Mix {
     /// Reads.
     Read,
     /// Writes.
@@ -103,7 +105,7 @@ pub enum Mix {
 
 /// The lengths of I/Os; all are multiples of 512 and not zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlockSizes {
+pub(crate) enum BlockSizes {
     /// All the same.
     One(u32),
     /// Any multiple of the least up to the most, all as likely.
@@ -117,28 +119,15 @@ pub enum BlockSizes {
     Split(Vec<(u32, u32)>),
 }
 
-/// The classes of I/O priority, by the numbers that fio has for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrioClass {
-    /// 0: not said, which is best effort.
-    None,
-    /// 1: before all else.
-    Realtime,
-    /// 2: the default.
-    BestEffort,
-    /// 3: when nothing else wants the device.
-    Idle,
-}
-
 /// What a job file and job options describe together.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Jobs {
+pub(crate) struct Jobs {
     /// The jobs in the order they stand in.
-    pub jobs: Vec<Job>,
+    pub(crate) jobs: Vec<Job>,
     /// The options that stand in global sections, as they were written.
-    pub global_options: Vec<(String, String)>,
+    pub(crate) global_options: Vec<(String, String)>,
     /// The options that have no meaning here, each once.
-    pub meaningless: Vec<String>,
+    pub(crate) meaningless: Vec<String>,
 }
 
 impl Job {
@@ -165,7 +154,7 @@ impl Job {
             thinktime: Duration::ZERO,
             thinktime_blocks: 1,
             prio: None,
-            prioclass: PrioClass::None,
+            prioclass: Class::BestEffort,
             fsync: None,
             norandommap: false,
             randseed: 0x5eed,
@@ -180,7 +169,7 @@ impl Job {
 
 impl BlockSizes {
     /// The shortest length, in bytes.
-    pub fn min(&self) -> u32 {
+    pub(crate) fn min(&self) -> u32 {
         match self {
             BlockSizes::One(size) => *size,
             BlockSizes::Range { min, .. } => *min,
@@ -189,7 +178,7 @@ impl BlockSizes {
     }
 
     /// The longest length, in bytes.
-    pub fn max(&self) -> u32 {
+    pub(crate) fn max(&self) -> u32 {
         match self {
             BlockSizes::One(size) => *size,
             BlockSizes::Range { max, .. } => *max,
@@ -206,7 +195,11 @@ impl BlockSizes {
 /// # Errors
 ///
 /// Everything that is wrong, with places and mends.
-pub fn load(name: &str, arguments: &[String], file: Option<&Path>) -> Result<Jobs, Complaints> {
+pub(crate) fn load(
+    name: &str,
+    arguments: &[String],
+    file: Option<&Path>,
+) -> Result<Jobs, Complaints> {
     let mut reading = Reading { source: "job options", ..Reading::default() };
     reading.sections(ini::from_arguments(arguments.iter().map(String::as_str)));
     let source = file.map(|path| path.display().to_string()).unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::complaint::did_you_mean;
 
 /// Whether an option has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub(crate) enum Takes {
     /// Always: on a command line it is the next word if it is not behind an equals sign.
     Value,
     /// It may be left out, and then is 1; on a command line it stands behind an equals sign.
@@ -189,12 +189,12 @@ pub(super) fn apply(job: &mut Job, key: &str, value: Option<&str>) -> Result<Out
 }
 
 /// The names of the options that mean something here.
-pub fn names() -> Vec<&'static str> {
+pub(crate) fn names() -> Vec<&'static str> {
     OPTIONS.iter().map(|option| option.names[0]).collect()
 }
 
 /// Whether an option has a value; nothing if there is no such option.
-pub fn takes(name: &str) -> Option<Takes> {
+pub(crate) fn takes(name: &str) -> Option<Takes> {
     let known = OPTIONS.iter().find(|option| option.names.contains(&name));
     let meaningless = || MEANINGLESS.iter().find(|(meaningless, _)| *meaningless == name);
     known.map(|option| option.takes).or_else(|| meaningless().map(|(_, takes)| *takes))
@@ -202,7 +202,7 @@ pub fn takes(name: &str) -> Option<Takes> {
 
 impl Mix {
     /// Whether reads, writes and trims occur.
-    pub fn kinds(self) -> [bool; 3] {
+    pub(crate) fn kinds(self) -> [bool; 3] {
         match self {
             Mix::Read => [true, false, false],
             Mix::Write => [false, true, false],

@@ -3,10 +3,11 @@
 use super::permutation::Permutation;
 use super::random::Random;
 use super::{BlockSizes, Job, Mix};
+use crate::units::render_size;
 
 /// What an I/O does. The first three are numbered as block sizes and rates are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Device to memory.
     Read = 0,
     /// Memory to device.
@@ -19,29 +20,33 @@ pub enum Kind {
 
 /// One I/O of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Io {
+pub(crate) struct Io {
     /// What it does.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Where, in bytes from the beginning of the device.
-    pub offset_bytes: u64,
+    pub(crate) offset_bytes: u64,
     /// How long it is.
-    pub len_bytes: u32,
+    pub(crate) len_bytes: u32,
 }
 
 /// The region of a device that a clone of a job works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
+pub(crate) struct Region {
     /// Where it begins, in bytes.
-    pub start_bytes: u64,
+    pub(crate) start_bytes: u64,
     /// How long it is, in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// Why a job cannot run on a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// The region goes past the end of the device.
-    #[error("job `{job}` ends at {end_bytes} bytes, past the end of the device ({device_bytes})")]
+    #[error(
+        "job `{job}` ends at {}, past the end of the device ({})",
+        render_size(*end_bytes),
+        render_size(*device_bytes)
+    )]
     PastTheEnd {
         /// The name of the job.
         job: String,
@@ -51,7 +56,11 @@ pub enum Unfit {
         device_bytes: u64,
     },
     /// Not even one I/O fits the region.
-    #[error("job `{job}` has a block size of {len_bytes} bytes and only {size_bytes} to work on")]
+    #[error(
+        "job `{job}` has a block size of {} and only {} to work on",
+        render_size(u64::from(*len_bytes)),
+        render_size(*size_bytes)
+    )]
     NoRoom {
         /// The name of the job.
         job: String,
@@ -65,7 +74,7 @@ pub enum Unfit {
 /// Makes the I/Os of one clone of a job. It allocates nothing after it was made, and the same job
 /// and clone give the same I/Os every time.
 #[derive(Clone, Debug)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     region: Region,
     mix: Mix,
     /// Reads come when 32 random bits are below this.
@@ -120,7 +129,7 @@ impl Region {
     /// # Errors
     ///
     /// It goes past the end of the device, or is too small for the job's I/Os.
-    pub fn of(job: &Job, clone: u32, device_bytes: u64) -> Result<Region, Unfit> {
+    pub(crate) fn of(job: &Job, clone: u32, device_bytes: u64) -> Result<Region, Unfit> {
         let start_bytes = job
             .offset_increment_bytes
             .saturating_mul(clone.into())
@@ -142,7 +151,7 @@ impl Region {
 impl Pattern {
     /// The I/Os of a clone of a job on its region. `stream` tells clones apart: each number gives
     /// other random choices.
-    pub fn new(job: &Job, stream: u64, region: Region) -> Pattern {
+    pub(crate) fn new(job: &Job, stream: u64, region: Region) -> Pattern {
         let mut random = Random::new(job.randseed.wrapping_add(stream << 32));
         let sizes = &job.block_sizes;
         let shortest = used(job).map(BlockSizes::min).min().unwrap_or(0);
@@ -177,7 +186,7 @@ impl Pattern {
 
     /// The next I/O; nothing if the job is done. A job that is `time_based` is never done.
     #[inline]
-    pub fn next(&mut self) -> Option<Io> {
+    pub(crate) fn next(&mut self) -> Option<Io> {
         if self.alike_left == 0 {
             return self.next_checked();
         }
@@ -314,7 +323,7 @@ fn used(job: &Job) -> impl Iterator<Item = &BlockSizes> {
 }
 
 /// The longest I/O of a job, in bytes.
-pub fn longest(job: &Job) -> u32 {
+pub(crate) fn longest(job: &Job) -> u32 {
     used(job).map(BlockSizes::max).max().unwrap_or(0)
 }
 

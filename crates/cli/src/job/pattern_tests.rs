@@ -127,12 +127,12 @@ fn a_job_that_does_not_fit_is_refused() {
     let job = Job { size_bytes: Some(DEVICE_BYTES), ..job(true, Mix::Read) };
     assert_eq!(
         Region::of(&job, 0, DEVICE_BYTES).unwrap_err().to_string(),
-        "job `j` ends at 1073807360 bytes, past the end of the device (1073741824)"
+        "job `j` ends at 1048640k, past the end of the device (1G)"
     );
     let job = Job { size_bytes: Some(512), ..job };
     assert_eq!(
         Region::of(&job, 0, DEVICE_BYTES).unwrap_err().to_string(),
-        "job `j` has a block size of 4096 bytes and only 512 to work on"
+        "job `j` has a block size of 4k and only 512 to work on"
     );
     let rest = Job { size_bytes: None, ..job };
     let region = Region::of(&rest, 0, DEVICE_BYTES).unwrap();

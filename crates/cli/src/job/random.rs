@@ -2,13 +2,13 @@
 
 /// A counter whose value is scattered by one wide multiplication.
 #[derive(Clone, Debug)]
-pub struct Random {
+pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
     /// The numbers that `seed` stands for; different seeds give unrelated numbers.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random { state: seed };
         // Seeds are small and near to each other, so the first number is what really seeds.
         random.state = random.next().rotate_left(32) ^ seed;
@@ -17,7 +17,7 @@ impl Random {
 
     /// Any number.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let wide = u128::from(self.state) * u128::from(self.state ^ 0xd1b5_4a32_d192_ed03);
         (wide as u64) ^ ((wide >> 64) as u64)
@@ -25,7 +25,7 @@ impl Random {
 
     /// Any number below `limit`, which is not zero, each about as likely.
     #[inline]
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 }

@@ -78,7 +78,7 @@ fn every_option_is_read() {
         thinktime: Duration::from_micros(100),
         thinktime_blocks: 8,
         prio: Some(3),
-        prioclass: PrioClass::Realtime,
+        prioclass: Class::RealTime,
         fsync: Some(32),
         norandommap: true,
         randseed: 7,

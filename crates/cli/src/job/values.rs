@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{BlockSizes, Mix, PrioClass, Rw};
+use blkmq_core::Class;
+
+use super::{BlockSizes, Mix, Rw};
 use crate::complaint::did_you_mean;
 use crate::units::{UnitError, parse_size, parse_time_or, render_size};
 
@@ -121,13 +123,13 @@ pub(super) fn microseconds(text: &str) -> Read<Duration> {
     Ok(parse_time_or(text, Duration::from_micros(1))?)
 }
 
-/// The classes of I/O priority go by number.
-pub(super) fn prioclass(text: &str) -> Read<PrioClass> {
+/// The classes of I/O priority go by number: 0 none, 1 real time, 2 best effort, 3 idle. None is best
+/// effort, as in Linux.
+pub(super) fn prioclass(text: &str) -> Read<Class> {
     Ok(match small(text, 0, 3)? {
-        0 => PrioClass::None,
-        1 => PrioClass::Realtime,
-        2 => PrioClass::BestEffort,
-        _ => PrioClass::Idle,
+        1 => Class::RealTime,
+        3 => Class::Idle,
+        _ => Class::BestEffort,
     })
 }
 

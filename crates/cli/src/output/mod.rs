@@ -12,7 +12,7 @@ use crate::stats::Stats;
 
 /// The form of the results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Normal,
@@ -22,30 +22,30 @@ pub enum Format {
 
 /// What a run has found out.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// When it ended.
-    pub time: SystemTime,
+    pub(crate) time: SystemTime,
     /// The options that stood in global sections.
-    pub global_options: Vec<(String, String)>,
+    pub(crate) global_options: Vec<(String, String)>,
     /// Each clone of each job, or each group that is reported as one.
-    pub jobs: Vec<JobReport>,
+    pub(crate) jobs: Vec<JobReport>,
 }
 
 /// What a clone of a job, or several, have done.
 #[derive(Debug)]
-pub struct JobReport {
+pub(crate) struct JobReport {
     /// The job.
-    pub job: Job,
+    pub(crate) job: Job,
     /// The number of the group: a job that waits for those before it begins a new one.
-    pub group: u32,
+    pub(crate) group: u32,
     /// How many clones it stands for.
-    pub clones: u32,
+    pub(crate) clones: u32,
     /// The error number of the first I/O that failed; 0 if none did.
-    pub error: i32,
+    pub(crate) error: i32,
     /// How long it took, with ramp and delay.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// What was done.
-    pub stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 /// The percentiles that fio tells.
@@ -60,7 +60,7 @@ impl Report {
     /// # Errors
     ///
     /// Those of writing to `out`.
-    pub fn print(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn print(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
         match format {
             Format::Normal => text::print(self, out),
             Format::Json => json::print(self, out),

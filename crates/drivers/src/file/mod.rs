@@ -39,7 +39,9 @@ const MAX_BYTES: u32 = 32 << 20;
 /// | flush | fdatasync |
 /// | FUA | `RWF_DSYNC`; after a write-zeroes, an fdatasync |
 /// | discard | punches a hole |
-/// | write-zeroes | punches a hole, or zeroes the range if it must stay allocated; writes zeroes where the file system can do neither |
+/// | write-zeroes | punches a hole, or zeroes the range if it must stay allocated |
+///
+/// Where the file system can do neither, write-zeroes writes zeroes.
 ///
 /// The page cache is bypassed if [`FileOptions::direct`] wishes it and the storage can. Offsets and
 /// lengths then are multiples of the block that direct I/O needs, which `limits` tells; memory may

@@ -26,8 +26,8 @@ pub struct FileOptions {
     /// A regular file or a block device.
     pub path: PathBuf,
     /// The size to serve, in bytes: a multiple of 512. A regular file that is missing (or empty) is
-    /// made this large, sparsely, with the folders it needs. One that is larger is served up to this
-    /// size. One that is smaller is refused. Absent: all of it, down to whole blocks.
+    /// made this large, sparsely, with the folders it needs. One that is larger is served up to
+    /// this size. One that is smaller is refused. Absent: all of it, down to whole blocks.
     pub size_bytes: Option<u64>,
     /// Refuse writes. The file may then be shared with others who only read.
     pub read_only: bool,
@@ -69,7 +69,8 @@ pub(super) fn open(options: &FileOptions) -> Result<File, OpenError> {
         return Err(OpenError::Empty { path: path.to_owned(), has_bytes, block_bytes });
     }
     let punch = !options.read_only && can_punch(&fd, &stat, block_device, has_bytes);
-    info!(path = %path.display(), size_bytes, block_bytes, direct = alignment.direct, punch, "opened");
+    let direct = alignment.direct;
+    info!(path = %path.display(), size_bytes, block_bytes, direct, punch, "opened");
     Ok(File {
         preferred_bytes: stat.stx_blksize.next_power_of_two().clamp(4096, 1 << 20),
         fd,

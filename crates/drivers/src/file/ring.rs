@@ -16,8 +16,8 @@ use crate::device::Area;
 
 /// One worker thread's way to a [`File`], which stays locked for as long as a ring of it lives.
 ///
-/// Dropping it waits for what is in flight, because the kernel may still use the memory lent to those
-/// requests.
+/// Dropping it waits for what is in flight, because the kernel may still use the memory lent to
+/// those requests.
 pub struct FileRing {
     uring: IoUring,
     target: Target,
@@ -125,8 +125,8 @@ impl FileRing {
         let slot = &mut self.slots[tag as usize];
         let entry = slot.entry(self.target, &self.areas).user_data(u64::from(tag));
         // SAFETY: the memory that the entry names was lent to the request until it completes, or is
-        // kept by its slot; and the request stays in its slot until the kernel has answered, also if
-        // the ring is dropped.
+        // kept by its slot; and the request stays in its slot until the kernel has answered, also
+        // if the ring is dropped.
         let pushed = unsafe { self.uring.submission().push(&entry) };
         // A tag has one entry at a time, in the queue or in the kernel.
         pushed.expect("the submission queue has room for an entry of each tag");
@@ -229,10 +229,11 @@ impl FileRing {
         }
     }
 
-    /// Leaves what is in the kernel there for ever, as the kernel does not let it be waited for. The
-    /// memory lent to it must stay lent.
+    /// Leaves what is in the kernel there for ever, as the kernel does not let it be waited for.
+    /// The memory lent to it must stay lent.
     fn abandon(&mut self, e: &io::Error) {
-        error!(error = %e, count = self.in_kernel, "requests in flight are lost with their io_uring");
+        let count = self.in_kernel;
+        error!(error = %e, count, "requests in flight are lost with their io_uring");
         for (tag, slot) in self.slots.iter_mut().enumerate() {
             let tag = tag as u32;
             if !self.waiting.contains(&tag) && !self.refused.contains(&tag) {
@@ -260,8 +261,8 @@ impl Drop for FileRing {
                 return self.abandon(&e);
             }
         }
-        // The kernel takes its time to clear away an io_uring, and the file should not be busy until
-        // then. If this fails, it is, and nothing else is lost.
+        // The kernel takes its time to clear away an io_uring, and the file should not be busy
+        // until then. If this fails, it is, and nothing else is lost.
         let _ = self.uring.submitter().unregister_files();
     }
 }

@@ -15,8 +15,8 @@ const MAX_ENTRIES: u32 = 32_768;
 /// Makes an io_uring that takes `depth` requests at once.
 ///
 /// Completions are not deferred to the owner's next call (`IORING_SETUP_DEFER_TASKRUN`), although
-/// that would batch them: the kernel then wakes nobody who sleeps on the ring's descriptor, and with
-/// an eventfd in between it was no faster than this.
+/// that would batch them: the kernel then wakes nobody who sleeps on the ring's descriptor, and
+/// with an eventfd in between it was no faster than this.
 pub(super) fn make(depth: u32) -> io::Result<IoUring> {
     if depth == 0 || depth > MAX_ENTRIES {
         let message = format!("a ring takes 1 to {MAX_ENTRIES} requests at once, not {depth}");

@@ -50,8 +50,8 @@ pub(super) enum Verdict {
 /// it stays in place until the kernel has read it.
 struct Vectors(Vec<libc::iovec>);
 
-// SAFETY: the list holds addresses that stand for memory lent to the request in the same slot, which
-// may be used from whichever thread the request travels to.
+// SAFETY: the list holds addresses that stand for memory lent to the request in the same slot,
+// which may be used from whichever thread the request travels to.
 unsafe impl Send for Vectors {}
 
 impl fmt::Debug for Vectors {

@@ -48,7 +48,8 @@ pub(crate) struct Model<'a, D: Device> {
 }
 
 impl<'a, D: Device> Model<'a, D> {
-    /// A model of a device that is all zero. With `register` the memory is made known to the device.
+    /// A model of a device that is all zero. With `register` the memory is made known to the
+    /// device.
     pub(crate) fn new(rig: &'a mut Rig<D>, seed: u64, register: bool) -> Self {
         let memory = Pages::new(DEPTH as usize * 2 * STRETCH_BYTES);
         if register {

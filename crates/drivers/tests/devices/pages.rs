@@ -38,7 +38,8 @@ impl Pages {
     }
 
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is ours, initialised, and no request is under way while the test looks.
+        // SAFETY: the memory is ours, initialised, and no request is under way while the test
+        // looks.
         unsafe { std::slice::from_raw_parts_mut(self.addr.cast(), self.len()) }
     }
 }

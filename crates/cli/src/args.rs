@@ -1,0 +1,280 @@
+//! The command line.
+//!
+//! Job options are fio's, and fio reads them in order: what stands before the first `--name` is for
+//! all jobs. So they are taken out of the command line before clap reads the rest.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::bench::{DriverName, SchedulerName};
+use crate::complaint::{Complaint, did_you_mean};
+use crate::job::{self, Takes};
+use crate::output::Format;
+
+/// The command line as clap reads it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "blkmq",
+    version,
+    about = "The multi-queue block layer in user space: one disk for many tenants, and no request is \
+             ever stranded",
+    disable_help_subcommand = true
+)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve volumes over NBD; without a file, the built-in configuration
+    Serve(ServeArgs),
+    /// Run jobs in real time, in this process, and report as fio does
+    #[command(after_help = job_help())]
+    Bench(BenchArgs),
+}
+
+/// `blkmq serve`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the built-in configuration and leave
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) print_config: bool,
+    /// Say whether the configuration is right and leave
+    #[arg(long)]
+    pub(crate) check_config: bool,
+}
+
+/// `blkmq bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// A fio job file
+    #[arg(value_name = "JOBFILE")]
+    pub(crate) job_file: Option<PathBuf>,
+    /// The device
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) driver: DriverName,
+    /// The file or block device, for driver `file`; created if missing
+    #[arg(long, value_name = "FILE", alias = "filename")]
+    pub(crate) path: Option<PathBuf>,
+    /// Who decides the order
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) scheduler: SchedulerName,
+    /// How many requests the queue holds
+    #[arg(long, value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) nr_requests: u32,
+    /// The device's budget, shared by its hardware queues [default: none]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) queue_depth: Option<u32>,
+    /// How many hardware queues [default: one a clone, up to the processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) hw_queues: Option<u16>,
+    /// The form of the results
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output_format: Format,
+}
+
+/// The command line, with job options apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    /// What clap reads.
+    pub(crate) rest: Vec<OsString>,
+    /// Job options without dashes, as `key` or `key=value`.
+    pub(crate) job_options: Vec<String>,
+}
+
+/// The commands that take job options.
+const WITH_JOBS: [&str; 1] = ["bench"];
+/// Their own options that have a value.
+const OWN_WITH_VALUE: [&str; 8] = [
+    "driver",
+    "path",
+    "filename",
+    "scheduler",
+    "nr-requests",
+    "queue-depth",
+    "hw-queues",
+    "output-format",
+];
+const OWN_FLAGS: [&str; 2] = ["help", "version"];
+
+/// Takes job options out of a command line.
+///
+/// # Errors
+///
+/// An option that neither the command nor fio has, and one whose value is missing.
+pub(crate) fn split(line: impl Iterator<Item = OsString>) -> Result<Split, Complaint> {
+    let mut line = line.peekable();
+    let mut split = Split { rest: line.by_ref().take(2).collect(), job_options: Vec::new() };
+    let command = split.rest.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    if !WITH_JOBS.contains(&command.as_str()) {
+        split.rest.extend(line);
+        return Ok(split);
+    }
+    let complain = |what: String, mend: String| Complaint {
+        source: format!("blkmq {command}"),
+        place: None,
+        what,
+        mend,
+    };
+    while let Some(word) = line.next() {
+        let Some(option) = word.to_str().and_then(|word| word.strip_prefix("--")) else {
+            split.rest.push(word);
+            continue;
+        };
+        let (key, value) = option.split_once('=').map_or((option, None), |(k, v)| (k, Some(v)));
+        // fio writes its own options with underscores, and people both.
+        let dashed = key.replace('_', "-");
+        if OWN_FLAGS.contains(&key) {
+            split.rest.push(word);
+        } else if OWN_WITH_VALUE.contains(&dashed.as_str()) {
+            split.rest.push(match value {
+                Some(value) => format!("--{dashed}={value}").into(),
+                None => format!("--{dashed}").into(),
+            });
+            split.rest.extend(value.is_none().then(|| line.next()).flatten());
+        } else {
+            match (job::takes(key), value) {
+                (None, _) => {
+                    let mut right = job::names();
+                    right.extend(OWN_WITH_VALUE);
+                    let mend = did_you_mean(key, &right);
+                    return Err(complain(format!("there is no option `--{key}`"), mend));
+                }
+                (Some(Takes::Value), None) => {
+                    let value = line.next().and_then(|value| value.into_string().ok());
+                    let Some(value) = value else {
+                        let mend = format!("write --{key}=...");
+                        return Err(complain(format!("`--{key}` has no value"), mend));
+                    };
+                    split.job_options.push(format!("{key}={value}"));
+                }
+                (Some(_), _) => split.job_options.push(option.to_owned()),
+            }
+        }
+    }
+    Ok(split)
+}
+
+/// What clap complains of, in two lines.
+pub(crate) fn complaint_of(error: &clap::Error) -> Complaint {
+    let text = error.render().to_string();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let mut what = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    let mut mend = None;
+    for line in lines.map(str::trim) {
+        if let Some(tip) = line.strip_prefix("tip: ") {
+            mend.get_or_insert(tip.to_owned());
+        } else if let Some(values) = line.strip_prefix("[possible values: ") {
+            mend.get_or_insert(format!("right are: {}", values.trim_end_matches(']')));
+        } else if what.ends_with(':') && !line.is_empty() {
+            what = format!("{what} {line}");
+        }
+    }
+    let mend = mend.unwrap_or_else(|| "see blkmq --help".to_owned());
+    Complaint { source: "blkmq".to_owned(), place: None, what, mend }
+}
+
+fn job_help() -> String {
+    let names: Vec<_> = job::names().iter().map(|name| format!("--{name}")).collect();
+    format!(
+        "Job options are fio's, by fio's names; those before the first --name hold for all jobs:\n  {}\n\n\
+         Example: blkmq bench --driver null --rw=randread --iodepth=32 --runtime=5 --time_based",
+        names.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parts(line: &str) -> Result<Split, String> {
+        let words = line.split_whitespace().map(OsString::from);
+        split(words).map_err(|complaint| complaint.to_string())
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_the_definition() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn job_options_are_taken_out_and_the_rest_is_left() {
+        let split = parts(
+            "blkmq bench --driver null --rw=randread --bs 4k --time_based job.fio --hw_queues=2 \
+             --output-format=json --direct=1 --ioengine libaio --filename /x",
+        )
+        .unwrap();
+        let rest: Vec<_> = split.rest.iter().map(|word| word.to_str().unwrap()).collect();
+        assert_eq!(
+            rest.join(" "),
+            "blkmq bench --driver null job.fio --hw-queues=2 --output-format=json --filename /x"
+        );
+        assert_eq!(
+            split.job_options,
+            ["rw=randread", "bs=4k", "time_based", "direct=1", "ioengine=libaio"]
+        );
+        let args = Args::try_parse_from(&split.rest).unwrap();
+        let Command::Bench(bench) = args.command else { panic!("it is a bench") };
+        assert_eq!((bench.hw_queues, bench.output_format), (Some(2), Format::Json));
+        assert_eq!(bench.path, Some("/x".into()));
+    }
+
+    #[test]
+    fn other_commands_are_left_alone() {
+        let split = parts("blkmq serve --config x.toml").unwrap();
+        assert_eq!((split.rest.len(), split.job_options.len()), (4, 0));
+        assert_eq!(parts("blkmq").unwrap().rest.len(), 1);
+    }
+
+    #[test]
+    fn wrong_options_are_told_in_two_lines() {
+        let table = [
+            (
+                "blkmq bench --iodpeth=3",
+                "blkmq bench: there is no option `--iodpeth`\n  mend: did you mean `iodepth`?",
+            ),
+            (
+                "blkmq bench --shceduler none",
+                "blkmq bench: there is no option `--shceduler`\n  mend: did you mean `scheduler`?",
+            ),
+            ("blkmq bench --bs", "blkmq bench: `--bs` has no value\n  mend: write --bs=..."),
+        ];
+        for (line, told) in table {
+            assert_eq!(parts(line).unwrap_err(), told);
+        }
+        let table = [
+            (
+                "blkmq bench --driver nul",
+                "blkmq: invalid value 'nul' for '--driver <DRIVER>'\n  \
+                 mend: right are: null, memory, file",
+            ),
+            (
+                "blkmq srve",
+                "blkmq: unrecognized subcommand 'srve'\n  \
+                 mend: a similar subcommand exists: 'serve'",
+            ),
+            (
+                "blkmq bench --hw-queues 0",
+                "blkmq: invalid value '0' for '--hw-queues <N>': 0 is not in 1..=64\n  \
+                 mend: see blkmq --help",
+            ),
+        ];
+        for (line, told) in table {
+            let rest = parts(line).unwrap().rest;
+            let error = Args::try_parse_from(rest).unwrap_err();
+            assert_eq!(complaint_of(&error).to_string(), told);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What each command does, from its arguments to its exit status.
+
+mod bench;
+mod serve;
+
+pub(crate) use bench::bench;
+pub(crate) use serve::serve;

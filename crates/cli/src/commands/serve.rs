@@ -1,0 +1,27 @@
+//! `blkmq serve`.
+
+use std::process::ExitCode;
+
+use crate::args::ServeArgs;
+use crate::config;
+
+/// Serves what the configuration names.
+///
+/// # Errors
+///
+/// Complaints about the configuration.
+pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    if args.print_config {
+        print!("{}", config::built_in_text()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = match &args.config {
+        Some(path) => config::load(path)?,
+        None => config::built_in()?,
+    };
+    if args.check_config {
+        println!("{} disks, {} volumes", config.disks.len(), config.volumes.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::bail!("the server is not wired yet")
+}
