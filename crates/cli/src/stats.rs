@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 /// Number, extremes, mean and deviation of latencies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Moments {
@@ -15,23 +13,31 @@ pub(crate) struct Moments {
 }
 
 /// Latencies with their distribution, to three significant figures.
+///
+/// The counts are those of an HDR histogram. They are kept by hand because the crate of that name
+/// takes 60 instructions for each record, which is more than scheduler `none` needs to dispatch.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
-    moments: Moments,
-    histogram: Histogram<u64>,
+    counts: Box<[u64]>,
+    n: u64,
+    min_ns: u64,
+    max_ns: u64,
+    sum_ns: u64,
 }
 
 /// What reads, writes or trims have done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct KindStats {
     /// Bytes moved.
-    pub(crate) bytes: u64,
-    /// How long reaching the layer took: longer than nothing only if all its requests were out.
-    pub(crate) submission: Moments,
-    /// From submission to completion.
-    pub(crate) completion: Latencies,
-    /// Both together.
-    pub(crate) total: Moments,
+    bytes: u64,
+    /// From submission to completion, of those that the layer took in at once.
+    direct: Latencies,
+    /// The same of those that had to wait because all requests were out.
+    delayed: Latencies,
+    /// How long those had waited.
+    waits: Moments,
+    /// Both together, of those.
+    delayed_total: Moments,
 }
 
 /// How many I/Os were in flight, or in one batch, counted by powers of two as fio does.
@@ -54,7 +60,7 @@ pub(crate) struct Usage {
 }
 
 /// What one clone of a job, or several together, have done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Stats {
     /// Reads, writes and trims.
     pub(crate) kinds: [KindStats; 3],
@@ -74,8 +80,27 @@ pub(crate) struct Stats {
     pub(crate) usage: Usage,
 }
 
-/// The longest latency that is told apart from longer ones.
-const LONGEST_NS: u64 = 100_000_000_000;
+/// Latencies below this are counted each for itself, and longer ones by this many steps for each
+/// doubling, halved: three significant figures.
+const EXACT_BITS: u32 = 11;
+/// Latencies from here on (137 s) are counted as one.
+const LONGEST_NS: u64 = (1 << 37) - 1;
+const COUNTS: usize = place(LONGEST_NS) + 1;
+
+/// Where a latency is counted.
+#[inline]
+const fn place(latency_ns: u64) -> usize {
+    let shift = (latency_ns | ((1 << EXACT_BITS) - 1)).ilog2() + 1 - EXACT_BITS;
+    ((shift as usize) << (EXACT_BITS - 1)) + (latency_ns >> shift) as usize
+}
+
+/// The middle of the latencies that are counted at a place.
+fn middle_ns(place: usize) -> u64 {
+    let half = 1_u64 << (EXACT_BITS - 1);
+    let shift = (place as u64 / half).saturating_sub(1);
+    let least_ns = (place as u64 - shift * half) << shift;
+    least_ns + ((1 << shift) >> 1)
+}
 
 impl Default for Moments {
     fn default() -> Self {
@@ -125,22 +150,26 @@ impl Moments {
         ((self.sum_of_squares - self.sum_ns * self.sum_ns / n).max(0.0) / (n - 1.0)).sqrt()
     }
 
-    fn add(&mut self, other: &Moments) {
+    fn plus(mut self, other: &Moments) -> Moments {
         self.n += other.n;
         self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         self.sum_ns += other.sum_ns;
         self.sum_of_squares += other.sum_of_squares;
+        self
+    }
+
+    /// So many latencies of nothing.
+    fn zeroes(n: u64) -> Moments {
+        let zero = Moments { n, min_ns: 0, ..Moments::default() };
+        if n == 0 { Moments::default() } else { zero }
     }
 }
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, 3);
-        Latencies {
-            moments: Moments::default(),
-            histogram: histogram.expect("the bounds are in order and the figures from 0 to 5"),
-        }
+        let counts = vec![0; COUNTS].into_boxed_slice();
+        Latencies { counts, n: 0, min_ns: u64::MAX, max_ns: 0, sum_ns: 0 }
     }
 }
 
@@ -148,44 +177,65 @@ impl Latencies {
     /// Counts a latency.
     #[inline]
     pub(crate) fn record(&mut self, latency_ns: u64) {
-        self.moments.record(latency_ns);
-        self.histogram.saturating_record(latency_ns);
+        self.counts[place(latency_ns.min(LONGEST_NS))] += 1;
+        self.n += 1;
+        self.min_ns = self.min_ns.min(latency_ns);
+        self.max_ns = self.max_ns.max(latency_ns);
+        self.sum_ns = self.sum_ns.saturating_add(latency_ns);
     }
 
     /// Number, extremes, mean and deviation.
-    pub(crate) fn moments(&self) -> &Moments {
-        &self.moments
+    pub(crate) fn moments(&self) -> Moments {
+        let square = |(latency_ns, count): (u64, u64)| count as f64 * (latency_ns as f64).powi(2);
+        Moments {
+            n: self.n,
+            min_ns: self.min_ns,
+            max_ns: self.max_ns,
+            sum_ns: self.sum_ns as f64,
+            sum_of_squares: self.each().map(square).sum(),
+        }
     }
 
     /// The latency that `percentile` of a hundred do not exceed.
     pub(crate) fn percentile_ns(&self, percentile: f64) -> u64 {
-        self.histogram.value_at_percentile(percentile).min(self.moments.max_ns)
+        let rank = (self.n as f64 * percentile / 100.0).ceil() as u64;
+        let mut seen = 0;
+        let reached = self.each().find(|(_, count)| {
+            seen += count;
+            seen >= rank
+        });
+        reached.map_or(self.max_ns, |(latency_ns, _)| latency_ns)
     }
 
-    /// Each latency that occurred, with how often it did.
+    /// Each latency that occurred, the shortest first, with how often it did.
     pub(crate) fn each(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.histogram
-            .iter_recorded()
-            .map(|step| (step.value_iterated_to().min(self.moments.max_ns), step.count_at_value()))
+        // A step may be wider than what fell into it.
+        let (min_ns, max_ns) = (self.min_ns.min(self.max_ns), self.max_ns);
+        let occurred = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        occurred.map(move |(place, count)| (middle_ns(place).clamp(min_ns, max_ns), *count))
     }
 
     fn add(&mut self, other: &Latencies) {
-        self.moments.add(&other.moments);
-        self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.n += other.n;
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
     fn reset(&mut self) {
-        self.moments = Moments::default();
-        self.histogram.reset();
+        if self.n > 0 {
+            *self = Latencies::default();
+        }
     }
 }
 
 impl Depths {
-    /// Counts a number in flight: 1, 2 to 3, 4 to 7, and so on to 64 or more.
+    /// Counts so many I/Os at a number in flight: 1, 2 to 3, 4 to 7, and so on to 64 or more.
     #[inline]
-    pub(crate) fn record_depth(&mut self, depth: usize) {
+    pub(crate) fn record_depth(&mut self, depth: usize, ios: usize) {
         let bit = depth.max(1).ilog2() as usize;
-        self.0[bit.min(6)] += 1;
+        self.0[bit.min(6)] += ios as u64;
     }
 
     /// Counts a batch: none, 1 to 4, 5 to 8, and so on to more than 64.
@@ -200,52 +250,61 @@ impl Depths {
     }
 }
 
-impl Default for KindStats {
-    fn default() -> Self {
-        KindStats {
-            bytes: 0,
-            submission: Moments::default(),
-            completion: Latencies::default(),
-            total: Moments::default(),
-        }
-    }
-}
-
 impl KindStats {
-    /// Counts an I/O.
+    /// Counts an I/O that waited for `wait_ns` to be taken in and then took `latency_ns`.
     #[inline]
-    pub(crate) fn record(&mut self, bytes: u32, submission_ns: u64, completion_ns: u64) {
+    pub(crate) fn record(&mut self, bytes: u32, wait_ns: u64, latency_ns: u64) {
         self.bytes += u64::from(bytes);
-        self.submission.record(submission_ns);
-        self.completion.record(completion_ns);
-        self.total.record(submission_ns + completion_ns);
+        if wait_ns == 0 {
+            self.direct.record(latency_ns);
+        } else {
+            self.delayed.record(latency_ns);
+            self.waits.record(wait_ns);
+            self.delayed_total.record(wait_ns + latency_ns);
+        }
     }
 
     /// How many I/Os were counted.
     pub(crate) fn ios(&self) -> u64 {
-        self.total.n()
+        self.direct.n + self.delayed.n
+    }
+
+    /// How many bytes they moved.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How long reaching the layer took: longer than nothing only if all its requests were out.
+    pub(crate) fn submission(&self) -> Moments {
+        self.waits.plus(&Moments::zeroes(self.direct.n))
+    }
+
+    /// From submission to completion.
+    pub(crate) fn completion(&self) -> Latencies {
+        let mut all = self.direct.clone();
+        all.add(&self.delayed);
+        all
+    }
+
+    /// Both together.
+    pub(crate) fn total(&self) -> Moments {
+        self.delayed_total.plus(&self.direct.moments())
     }
 
     fn add(&mut self, other: &KindStats) {
         self.bytes += other.bytes;
-        self.submission.add(&other.submission);
-        self.completion.add(&other.completion);
-        self.total.add(&other.total);
+        self.direct.add(&other.direct);
+        self.delayed.add(&other.delayed);
+        self.waits = self.waits.plus(&other.waits);
+        self.delayed_total = self.delayed_total.plus(&other.delayed_total);
     }
-}
 
-impl Default for Stats {
-    fn default() -> Self {
-        Stats {
-            kinds: std::array::from_fn(|_| KindStats::default()),
-            sync: Moments::default(),
-            depth: Depths::default(),
-            submitted: Depths::default(),
-            completed: Depths::default(),
-            runtime: Duration::ZERO,
-            total_runtime: Duration::ZERO,
-            usage: Usage::default(),
-        }
+    fn reset(&mut self) {
+        self.bytes = 0;
+        self.direct.reset();
+        self.delayed.reset();
+        self.waits = Moments::default();
+        self.delayed_total = Moments::default();
     }
 }
 
@@ -253,7 +312,7 @@ impl Stats {
     /// Adds what another clone has done at the same time.
     pub(crate) fn add(&mut self, other: &Stats) {
         self.kinds.iter_mut().zip(&other.kinds).for_each(|(kind, more)| kind.add(more));
-        self.sync.add(&other.sync);
+        self.sync = self.sync.plus(&other.sync);
         self.depth.add(&other.depth);
         self.submitted.add(&other.submitted);
         self.completed.add(&other.completed);
@@ -264,12 +323,7 @@ impl Stats {
 
     /// Forgets everything, at the end of a ramp.
     pub(crate) fn reset(&mut self) {
-        for kind in &mut self.kinds {
-            kind.bytes = 0;
-            kind.submission = Moments::default();
-            kind.completion.reset();
-            kind.total = Moments::default();
-        }
+        self.kinds.iter_mut().for_each(KindStats::reset);
         self.sync = Moments::default();
         self.depth = Depths::default();
         self.submitted = Depths::default();
@@ -315,6 +369,22 @@ mod tests {
     }
 
     #[test]
+    fn every_latency_is_counted_near_itself() {
+        let mut last = 0;
+        for latency_ns in (0..5000).chain((12..37).flat_map(|bit| {
+            let power = 1_u64 << bit;
+            [power - 1, power, power + power / 3, power + power / 2]
+        })) {
+            let place = place(latency_ns);
+            assert!(place >= last, "places rise with latencies");
+            last = place;
+            let error = middle_ns(place).abs_diff(latency_ns) as f64;
+            assert!(error <= latency_ns as f64 * 0.0005, "{latency_ns} is told as {error} off");
+        }
+        assert_eq!(place(LONGEST_NS), COUNTS - 1);
+    }
+
+    #[test]
     fn percentiles_are_near_and_never_past_the_longest() {
         let mut latencies = Latencies::default();
         for latency_ns in 1..=100_000 {
@@ -322,10 +392,14 @@ mod tests {
         }
         for (percentile, exact) in [(1.0, 1000.0), (50.0, 50_000.0), (99.9, 99_900.0)] {
             let near = latencies.percentile_ns(percentile) as f64;
-            assert!((near / exact - 1.0).abs() < 0.002, "{near} for {exact}");
+            assert!((near / exact - 1.0).abs() < 0.001, "{near} for {exact}");
         }
-        assert_eq!(latencies.percentile_ns(100.0), 100_000);
+        assert!(latencies.percentile_ns(100.0) <= 100_000);
         assert_eq!(latencies.each().map(|(_, count)| count).sum::<u64>(), 100_000);
+        let moments = latencies.moments();
+        assert_eq!((moments.n(), moments.min_ns(), moments.max_ns()), (100_000, 1, 100_000));
+        assert_eq!(moments.mean_ns(), 50_000.5);
+        assert!((moments.deviation_ns() / 28_867.66 - 1.0).abs() < 0.001);
         latencies.record(u64::MAX / 2);
         assert_eq!(latencies.moments().max_ns(), u64::MAX / 2, "longer ones are counted too");
     }
@@ -338,23 +412,27 @@ mod tests {
         one.total_runtime = one.runtime;
         let mut two = Stats::default();
         two.kinds[0].record(8192, 0, 300);
-        two.depth.record_depth(1);
+        two.depth.record_depth(1, 1);
         two.runtime = Duration::from_secs(3);
         two.total_runtime = two.runtime;
         one.add(&two);
-        assert_eq!((one.kinds[0].bytes, one.kinds[0].ios()), (12_288, 2));
-        assert_eq!(one.kinds[0].total.mean_ns(), 205.0);
-        assert_eq!(one.kinds[0].completion.moments().min_ns(), 100);
+        assert_eq!((one.kinds[0].bytes(), one.kinds[0].ios()), (12_288, 2));
+        let [wait, total] = [one.kinds[0].submission(), one.kinds[0].total()];
+        assert_eq!((wait.n(), wait.min_ns(), wait.mean_ns()), (2, 0, 5.0));
+        assert_eq!((total.n(), total.min_ns(), total.mean_ns()), (2, 110, 205.0));
+        let completion = one.kinds[0].completion();
+        assert_eq!((completion.moments().min_ns(), completion.percentile_ns(50.0)), (100, 100));
         assert_eq!((one.runtime.as_secs(), one.total_runtime.as_secs()), (3, 5));
         one.reset();
         assert_eq!((one.kinds[0].ios(), one.depth), (0, Depths::default()));
+        assert_eq!(one.kinds[0].total(), Moments::default());
     }
 
     #[test]
     fn depths_are_counted_by_powers_of_two() {
         let mut depths = Depths::default();
         for depth in [1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 1000] {
-            depths.record_depth(depth);
+            depths.record_depth(depth, 1);
         }
         assert_eq!(depths.0, [1, 2, 2, 2, 2, 2, 2]);
         let mut batches = Depths::default();

@@ -18,6 +18,7 @@ mod dispatch;
 mod driver;
 mod elevator;
 mod hardware;
+mod inbox;
 mod limits;
 mod lost;
 mod queue;
@@ -30,8 +31,8 @@ mod time;
 mod turn;
 
 pub use bio::{
-    Bio, BufferIndex, Class, Flags, Op, Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Segment, Segments,
-    TenantId,
+    Bio, BufferIndex, Class, Flags, Op, Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Segment,
+    Segments, TenantId,
 };
 pub use budget::{BUDGET_DELAY, BudgetMode};
 pub use cpu::{Counters, Cpu};
@@ -39,8 +40,9 @@ pub use driver::{Driver, Env, QueueRq, Restarter, Wish};
 pub use elevator::{
     AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Run, Scheduler,
 };
+pub use inbox::{Inbox, WakeUp};
 pub use limits::Limits;
-pub use queue::{Config, CtxId, Held, HctxId, Queue};
+pub use queue::{Config, CtxId, HctxId, Held, Queue};
 pub use request::{Done, InFlight, Request, SchedulerData};
 pub use status::Status;
 pub use time::Time;

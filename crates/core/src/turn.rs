@@ -268,7 +268,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         // Pairs T1, B1 and E1, the holder's side: tags, budget and requests are back before the marks
         // of those who wait for them are looked at.
         fence(SeqCst);
-        if self.queue.hctx(self.cpu.hctx).take_restart() {
+        // Where the device was busy the mark is our own, left for the restarter whom it named.
+        if !self.busy && self.queue.hctx(self.cpu.hctx).take_restart() {
             self.due = true;
         }
         self.hand_on_budget();

@@ -64,6 +64,12 @@ pub trait Device: Driver {
         Ok(if len_bytes == 0 || max == 0 { Vec::new() } else { vec![whole] })
     }
 
+    /// Whether a read fills the memory it was lent. What does not must not be shown to a client
+    /// without being cleared first.
+    fn fills_reads(&self) -> bool {
+        true
+    }
+
     /// The sizes that a client is told to keep to.
     fn block_sizes(&self) -> BlockSizes {
         let limits = self.limits();

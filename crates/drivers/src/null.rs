@@ -65,4 +65,8 @@ impl Device for Null {
     fn has_finished(&self, ring: &NullRing) -> bool {
         !ring.finished.is_empty()
     }
+
+    fn fills_reads(&self) -> bool {
+        false
+    }
 }

@@ -74,8 +74,7 @@ impl BufferPool {
         assert!(arena_bytes.is_multiple_of(PAGE_BYTES), "the arena is whole pages");
         assert!(arena_bytes <= limit_bytes, "the arena is part of what is bounded");
         let empty = || std::array::from_fn(|_| Vec::new());
-        let state =
-            State { cut_bytes: 0, free_arena: empty(), free_heap: empty(), heap_bytes: 0 };
+        let state = State { cut_bytes: 0, free_arena: empty(), free_heap: empty(), heap_bytes: 0 };
         BufferPool {
             shared: Arc::new(Shared {
                 arena: Block::allocate(arena_bytes),
@@ -86,10 +85,14 @@ impl BufferPool {
         }
     }
 
-    /// The memory to register with the devices, as buffer 0. It stays where it is until the pool and
-    /// all its buffers are gone.
-    pub fn area(&self) -> Area {
-        Area { addr: self.shared.arena.0.as_ptr(), len_bytes: self.shared.arena_bytes }
+    /// The memory to register with the devices, as buffer 0.
+    ///
+    /// # Safety
+    ///
+    /// The pool must outlive every ring that is told of it.
+    pub(crate) unsafe fn area(&self) -> Area {
+        // SAFETY: the arena stays where it is until the pool is gone, which the caller sees to.
+        unsafe { Area::new(self.shared.arena.0.as_ptr(), self.shared.arena_bytes) }
     }
 
     /// A buffer of `len_bytes`, or nothing while the pool is exhausted. Its contents are whatever was in
@@ -253,7 +256,8 @@ mod tests {
     #[test]
     fn buffers_are_aligned_and_apart() {
         let pool = BufferPool::new(1 << 20, 64 << 10);
-        let mut buffers: Vec<Buffer> = [1, 4096, 4097, 9000].map(|len| pool.get(len).unwrap()).into();
+        let mut buffers: Vec<Buffer> =
+            [1, 4096, 4097, 9000].map(|len| pool.get(len).unwrap()).into();
         for (i, buffer) in buffers.iter_mut().enumerate() {
             assert_eq!(buffer.as_ptr() as usize % PAGE_BYTES, 0);
             buffer.fill(i as u8);

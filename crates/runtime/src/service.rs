@@ -6,8 +6,7 @@ use std::time::Duration;
 use blkmq_core::{Flags, Op, Status, Time};
 
 use crate::buffer::Buffer;
-use crate::volume::VolumeId;
-pub use crate::worker::Cx;
+use crate::cx::Cx;
 
 /// One client of the server, in the hands of the worker that owns it.
 ///
@@ -84,4 +83,3 @@ pub struct IoDone {
     /// When it was submitted.
     pub submitted_at: Time,
 }
-

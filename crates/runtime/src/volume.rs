@@ -1,6 +1,6 @@
 //! Volumes: address spaces on a disk, each owned by a tenant.
 
-use blkmq_core::{Priority, TenantId};
+use blkmq_core::{Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, TenantId};
 
 /// The number of a volume, in the order in which the engine was given them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,4 +27,15 @@ pub struct Volume {
     pub prio: Priority,
     /// Nothing may be written to it.
     pub read_only: bool,
+}
+
+impl Volume {
+    /// Where a range of the volume lies on the disk, in sectors; `None` if it does not lie in the volume.
+    pub(crate) fn place(&self, offset_bytes: u64, len_bytes: u64) -> Option<(u64, u32)> {
+        let end = offset_bytes.checked_add(len_bytes)?;
+        let start = self.offset_bytes + offset_bytes;
+        let is_whole = (start | len_bytes) & (SECTOR_SIZE_BYTES - 1) == 0;
+        let nr_sectors = u32::try_from(len_bytes >> SECTOR_SHIFT).ok()?;
+        (end <= self.size_bytes && is_whole).then_some((start >> SECTOR_SHIFT, nr_sectors))
+    }
 }

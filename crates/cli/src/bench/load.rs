@@ -99,8 +99,8 @@ impl<'a> Load<'a> {
     /// What goes next, if anything may go now.
     #[inline]
     pub(super) fn next(&mut self, now_ns: u64) -> Option<Bio> {
-        if let Some(bio) = self.refused.take() {
-            return Some(bio);
+        if self.refused.is_some() {
+            return self.refused.take();
         }
         if now_ns < self.ready_ns || self.exhausted {
             return None;
@@ -110,7 +110,6 @@ impl<'a> Load<'a> {
         self.free.pop();
         self.slots[slot as usize] =
             Slot { kind: io.kind, len_bytes: io.len_bytes, prepared_ns: now_ns };
-        self.stats.depth.record_depth(self.in_flight());
         Some(self.bio(&io, slot))
     }
 
@@ -136,6 +135,7 @@ impl<'a> Load<'a> {
     #[inline]
     pub(super) fn went(&mut self, count: usize) {
         self.stats.submitted.record_batch(count);
+        self.stats.depth.record_depth(self.in_flight(), count);
     }
 
     /// Notes that one of its I/Os has ended.
@@ -144,7 +144,6 @@ impl<'a> Load<'a> {
         let index = done.cookie as usize;
         let slot = self.slots[index];
         self.free.push(index as u32);
-        self.last_done_ns = now_ns;
         if self.ready_ns == u64::MAX {
             // The next one waits for those in flight, and this may have been the last of them.
             self.ready_ns = now_ns;
@@ -171,6 +170,7 @@ impl<'a> Load<'a> {
     pub(super) fn settle(&mut self, finished: usize, now_ns: u64) -> bool {
         if finished > 0 {
             self.stats.completed.record_batch(finished);
+            self.last_done_ns = now_ns;
         }
         if now_ns >= self.end_ns {
             self.exhausted = true;

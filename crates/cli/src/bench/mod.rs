@@ -31,7 +31,7 @@ use device::{Run, with_device};
 use env::Inboxes;
 use load::{Load, Order};
 use memory::Memory;
-use thread::{Group, Outcome, Thread, now_ns};
+use thread::{Clock, Group, Outcome, Thread};
 
 /// On what the jobs run, and how.
 #[derive(Clone, Debug)]
@@ -177,9 +177,12 @@ impl Run for Bench<'_> {
             scheduler: scheduler(options),
         };
         let queue = Queue::new(device, Arc::clone(&inboxes), config);
+        // One clock for all groups, because the queue must not see time go back.
+        let clock = Clock::new();
         let mut reports = Vec::new();
         for (group, orders) in self.groups.iter().zip(&orders) {
-            let outcomes = run_group(&queue, &inboxes, threads, options.nr_requests, orders)?;
+            let outcomes =
+                run_group(&queue, &inboxes, clock, (threads, options.nr_requests), orders)?;
             let number = reports.last().map_or(0, |report: &JobReport| report.group + 1);
             report(number, group, outcomes, &mut reports);
         }
@@ -250,8 +253,8 @@ fn scheduler(options: &Options) -> Option<Box<dyn Scheduler>> {
 fn run_group<D: Device>(
     queue: &Queue<D, Inboxes>,
     inboxes: &Inboxes,
-    threads: u16,
-    nr_requests: u32,
+    clock: Clock,
+    (threads, nr_requests): (u16, u32),
     orders: &[Order<'_>],
 ) -> anyhow::Result<Vec<Outcome>> {
     let memory = |order: &Order<'_>| Load::memory(order.job, order.stream);
@@ -261,11 +264,12 @@ fn run_group<D: Device>(
     let group = Group {
         queue,
         inboxes,
+        clock,
         nr_requests,
         active: AtomicU32::new(orders.len() as u32),
         ios: AtomicU64::new(0),
     };
-    let start_ns = now_ns();
+    let start_ns = group.clock.now_ns();
     let mut outcomes = Vec::with_capacity(orders.len());
     std::thread::scope(|scope| {
         let progress = progress::Display::begin(scope, &group.ios);

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blkmq_core::{Cpu, Done, Queue, Refused, Time};
 use blkmq_drivers::Device;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::env::{DELIVERED, Inboxes, KICKED, STOPPED, WISHED, WISHES, WOKEN};
 use super::load::Load;
@@ -17,6 +16,7 @@ use crate::stats::{Stats, Usage};
 pub(super) struct Group<'a, D: Device> {
     pub(super) queue: &'a Queue<D, Inboxes>,
     pub(super) inboxes: &'a Inboxes,
+    pub(super) clock: Clock,
     /// How many requests the queue holds.
     pub(super) nr_requests: u32,
     /// Clones that have not ended. The last one to end stops the group.
@@ -57,12 +57,22 @@ pub(super) struct Thread<'a, D: Device> {
 /// The display of progress is brought up to date so often.
 const TELL_EVERY: u64 = 4096;
 
-/// The time of the bench's clock, in nanoseconds.
-#[inline]
-pub(super) fn now_ns() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    // The clock counts from the start of the machine, so neither part is negative.
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// The bench's clock: nanoseconds since the bench began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    /// A clock that begins now.
+    pub(super) fn new() -> Self {
+        Clock(Instant::now())
+    }
+
+    /// The time.
+    #[inline]
+    pub(super) fn now_ns(self) -> u64 {
+        let time = self.0.elapsed();
+        time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
+    }
 }
 
 impl<'a, D: Device> Thread<'a, D> {
@@ -79,7 +89,7 @@ impl<'a, D: Device> Thread<'a, D> {
             earliest_wish_ns: u64::MAX,
             delivered: Vec::with_capacity(group.nr_requests as usize),
             usage_before: Usage::default(),
-            started_ns: now_ns(),
+            started_ns: group.clock.now_ns(),
             ended: None,
             untold: 0,
         }
@@ -94,7 +104,7 @@ impl<'a, D: Device> Thread<'a, D> {
         // If this thread fails, the others must not wait for it for ever.
         let _stop = StopOnDrop(self.group.inboxes);
         while !self.stopped {
-            let now_ns = now_ns();
+            let now_ns = self.group.clock.now_ns();
             let came = self.take_in(now_ns);
             let went = self.send(now_ns);
             if self.load.as_ref().is_some_and(Load::is_over) {

@@ -2,15 +2,15 @@
 
 use super::random::Random;
 
-/// A counter of full period over a power of two, whose values are scattered by steps that can be
-/// undone; values past the limit are passed over, fewer than one for each one given.
+/// A linear congruential generator of full period over a power of two, whose bits are mixed in a way
+/// that can be undone. Values past the limit are passed over, fewer than one for each one given.
 #[derive(Clone, Debug)]
 pub(super) struct Permutation {
     limit: u64,
     mask: u64,
     shift: u32,
     state: u64,
-    key: u64,
+    addend: u64,
     left: u64,
 }
 
@@ -20,9 +20,9 @@ impl Permutation {
         assert!(limit > 0, "there is no number below zero");
         let bits = 64 - (limit - 1).leading_zeros();
         let mask = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-        // The shift must not be zero, or the scattering would lose every bit.
+        // The shift must not be zero, or the mixing would lose every bit.
         let shift = bits.div_ceil(2).max(1);
-        let mut permutation = Permutation { limit, mask, shift, state: 0, key: 0, left: 0 };
+        let mut permutation = Permutation { limit, mask, shift, state: 0, addend: 0, left: 0 };
         permutation.begin(random);
         permutation
     }
@@ -36,11 +36,10 @@ impl Permutation {
         self.left -= 1;
         loop {
             // A multiplier of one more than a multiple of four and an odd addend give a full period.
-            self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1) & self.mask;
-            let mut number = self.state ^ self.key;
-            number ^= number >> self.shift;
-            number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & self.mask;
-            number ^= number >> self.shift;
+            let state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(self.addend);
+            self.state = state & self.mask;
+            // The lower half of the bits has short periods; the upper half lends it its own.
+            let number = self.state ^ (self.state >> self.shift);
             if number < self.limit {
                 return number;
             }
@@ -49,7 +48,7 @@ impl Permutation {
 
     fn begin(&mut self, random: &mut Random) {
         self.state = random.next() & self.mask;
-        self.key = random.next() & self.mask;
+        self.addend = random.next() | 1;
         self.left = self.limit;
     }
 }

@@ -189,13 +189,14 @@ fn job(report: &JobReport) -> JobObject<'_> {
 }
 
 fn kind(kind: &KindStats, stats: &Stats) -> KindObject {
-    let bw_bytes = per_second(kind.bytes, stats.runtime);
+    let bw_bytes = per_second(kind.bytes(), stats.runtime);
+    let completion = kind.completion();
     let percentile =
-        |percentile: &f64| (format!("{percentile:.6}"), kind.completion.percentile_ns(*percentile));
+        |percentile: &f64| (format!("{percentile:.6}"), completion.percentile_ns(*percentile));
     let percentiles = (kind.ios() > 0).then(|| PERCENTILES.iter().map(percentile).collect());
     KindObject {
-        io_bytes: kind.bytes,
-        io_kbytes: kind.bytes >> 10,
+        io_bytes: kind.bytes(),
+        io_kbytes: kind.bytes() >> 10,
         bw_bytes: bw_bytes as u64,
         bw: (bw_bytes / 1024.0) as u64,
         iops: per_second(kind.ios(), stats.runtime),
@@ -203,12 +204,12 @@ fn kind(kind: &KindStats, stats: &Stats) -> KindObject {
         total_ios: kind.ios(),
         short_ios: 0,
         drop_ios: 0,
-        slat_ns: latency(&kind.submission),
+        slat_ns: latency(&kind.submission()),
         clat_ns: LatencyObject {
             percentile: percentiles.map(Named),
-            ..latency(kind.completion.moments())
+            ..latency(&completion.moments())
         },
-        lat_ns: latency(&kind.total),
+        lat_ns: latency(&kind.total()),
         bw_min: 0,
         bw_max: 0,
         bw_agg: 0.0,
@@ -277,8 +278,8 @@ mod tests {
         stats.runtime = Duration::from_secs(2);
         stats.total_runtime = Duration::from_secs(4);
         stats.usage.user = Duration::from_secs(1);
-        stats.depth.record_depth(1);
-        stats.depth.record_depth(8);
+        stats.depth.record_depth(1, 1);
+        stats.depth.record_depth(8, 1);
         stats
     }
 

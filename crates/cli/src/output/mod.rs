@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use crate::job::Job;
-use crate::stats::Stats;
+use crate::stats::{KindStats, Stats};
 
 /// The form of the results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -92,15 +92,21 @@ const STEPS: [u64; 11] = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000, 2000];
 impl Buckets {
     fn of(stats: &Stats) -> Buckets {
         let mut buckets = Buckets::default();
-        for (latency_ns, count) in stats.kinds.iter().flat_map(|kind| kind.completion.each()) {
+        for kind in &stats.kinds {
+            buckets.add(kind);
+        }
+        buckets
+    }
+
+    fn add(&mut self, kind: &KindStats) {
+        for (latency_ns, count) in kind.completion().each() {
             let (row, in_unit): (&mut [u64], u64) = match latency_ns {
-                0..1_000 => (&mut buckets.ns, latency_ns),
-                1_000..1_000_000 => (&mut buckets.us, latency_ns / 1_000),
-                _ => (&mut buckets.ms, latency_ns / 1_000_000),
+                0..1_000 => (&mut self.ns, latency_ns),
+                1_000..1_000_000 => (&mut self.us, latency_ns / 1_000),
+                _ => (&mut self.ms, latency_ns / 1_000_000),
             };
             row[STEPS.partition_point(|end| *end <= in_unit)] += count;
         }
-        buckets
     }
 }
 

@@ -67,23 +67,24 @@ fn print_job(report: &JobReport, date: &str, out: &mut impl Write) -> io::Result
 }
 
 fn print_kind(name: &str, kind: &KindStats, stats: &Stats, out: &mut impl Write) -> io::Result<()> {
-    let bw = per_second(kind.bytes, stats.runtime);
+    let bw = per_second(kind.bytes(), stats.runtime);
     writeln!(
         out,
         "  {name}: IOPS={}, BW={}/s ({}/s)({}/{}msec)",
         count(per_second(kind.ios(), stats.runtime)),
         binary(bw),
         decimal(bw),
-        binary(kind.bytes as f64),
+        binary(kind.bytes() as f64),
         stats.runtime.as_millis().max(1)
     )?;
     // Submission takes no time unless all requests are out; what is always zero is not told.
-    if kind.submission.max_ns() > 0 {
-        print_moments("slat", &kind.submission, out)?;
+    if kind.submission().max_ns() > 0 {
+        print_moments("slat", &kind.submission(), out)?;
     }
-    print_moments("clat", kind.completion.moments(), out)?;
-    print_moments(" lat", &kind.total, out)?;
-    print_percentiles(&kind.completion, out)
+    let completion = kind.completion();
+    print_moments("clat", &completion.moments(), out)?;
+    print_moments(" lat", &kind.total(), out)?;
+    print_percentiles(&completion, out)
 }
 
 fn print_moments(name: &str, moments: &Moments, out: &mut impl Write) -> io::Result<()> {
@@ -101,7 +102,7 @@ fn print_moments(name: &str, moments: &Moments, out: &mut impl Write) -> io::Res
 }
 
 fn print_percentiles(latencies: &Latencies, out: &mut impl Write) -> io::Result<()> {
-    let unit = LatencyUnit::of(latencies.moments());
+    let unit = LatencyUnit::of(&latencies.moments());
     writeln!(out, "    clat percentiles ({}):", unit.name)?;
     let values = PERCENTILES.map(|percentile| latencies.percentile_ns(percentile) / unit.ns);
     let width = values.iter().max().map_or(1, |most| most.to_string().len()).max(4);
@@ -152,10 +153,10 @@ fn print_group(report: &Report, group: u32, out: &mut impl Write) -> io::Result<
                 .map(|job| (&job.stats.kinds[nth], job.stats.runtime))
                 .filter(|(kind, _)| kind.ios() > 0)
         };
-        let bytes: u64 = of_kind().map(|(kind, _)| kind.bytes).sum();
+        let bytes: u64 = of_kind().map(|(kind, _)| kind.bytes()).sum();
         let Some(longest) = of_kind().map(|(_, runtime)| runtime).max() else { continue };
         let shortest = of_kind().map(|(_, runtime)| runtime).min().unwrap_or(longest);
-        let each = || of_kind().map(|(kind, runtime)| per_second(kind.bytes, runtime));
+        let each = || of_kind().map(|(kind, runtime)| per_second(kind.bytes(), runtime));
         let (least, most) = (each().fold(f64::MAX, f64::min), each().fold(0.0, f64::max));
         let whole = per_second(bytes, longest);
         writeln!(
@@ -193,7 +194,7 @@ mod tests {
         }
         stats.kinds[1].record(8192, 1000, 50_000_000);
         stats.sync.record(5_000_000);
-        stats.depth.record_depth(4);
+        stats.depth.record_depth(4, 1);
         stats.submitted.record_batch(3);
         stats.completed.record_batch(9);
         stats.runtime = Duration::from_millis(500);

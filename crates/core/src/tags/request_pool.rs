@@ -29,13 +29,8 @@ unsafe impl Send for RequestPool {}
 
 impl RequestPool {
     pub(crate) fn new(nr_requests: u32, lost: &Arc<Lost>) -> Self {
-        let cell = |tag| {
-            CachePadded::new(UnsafeCell::new(Some(Body::new(tag, Arc::clone(lost)))))
-        };
-        RequestPool {
-            tags: Sbitmap::new(nr_requests),
-            cells: (0..nr_requests).map(cell).collect(),
-        }
+        let cell = |tag| CachePadded::new(UnsafeCell::new(Some(Body::new(tag, Arc::clone(lost)))));
+        RequestPool { tags: Sbitmap::new(nr_requests), cells: (0..nr_requests).map(cell).collect() }
     }
 
     /// Makes a request of `bio`, or gives it back if all requests are out. As with

@@ -1,0 +1,197 @@
+//! What a service can reach of its worker, for the time of one call.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use blkmq_core::{Bio, Done, Flags, Op, Priority, Segments, Status, TenantId, Time};
+use blkmq_drivers::Extent;
+use slab::Slab;
+
+use crate::buffer::{Buffer, BufferPool};
+use crate::clock::Clock;
+use crate::mailbox::{Mailbox, Message};
+use crate::poller::Poller;
+use crate::port::{Port, Work};
+use crate::service::{Io, Service};
+use crate::timers::Timers;
+use crate::volume::{Volume, VolumeId};
+
+/// How long the receive buffer is that a worker lends to its services.
+pub(crate) const SCRATCH_BYTES: usize = 256 << 10;
+
+/// What a service can reach of its worker.
+pub(crate) struct Hands {
+    pub(crate) index: usize,
+    pub(crate) clock: Clock,
+    pub(crate) now: Time,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) volumes: Arc<[Volume]>,
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+    pub(crate) poller: Poller,
+    pub(crate) timers: Timers,
+    /// Requests of this worker's clients; the cookie is the place here.
+    pub(crate) requests: Slab<Pending>,
+    /// Requests that ended without having gone to their disk.
+    pub(crate) refused: Vec<Done>,
+    /// Clients that wait for memory, in the order of their coming.
+    pub(crate) hungry: VecDeque<usize>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) next_worker: usize,
+    /// Last, so that it outlives the rings that are told of it.
+    pub(crate) pool: BufferPool,
+}
+
+/// A disk, and what is wanted of the next turn at it.
+pub(crate) struct Disk {
+    pub(crate) port: Box<dyn Port>,
+    pub(crate) work: Work,
+}
+
+/// A request in flight.
+pub(crate) struct Pending {
+    /// Whose it is; `None` for a flush of the worker's own.
+    pub(crate) client: Option<usize>,
+    pub(crate) mark: u64,
+    pub(crate) buffer: Option<Buffer>,
+}
+
+/// A service's way to its worker, for the time of one call.
+pub struct Cx<'a> {
+    pub(crate) hands: &'a mut Hands,
+    pub(crate) client: usize,
+    pub(crate) deadline: &'a mut Option<Time>,
+}
+
+impl Disk {
+    pub(crate) fn is_due(&self) -> bool {
+        self.work.is_due() || self.port.has_finished()
+    }
+}
+
+impl Hands {
+    pub(crate) fn is_due(&self) -> bool {
+        !self.refused.is_empty() || self.disks.iter().any(Disk::is_due)
+    }
+
+    /// Ends a request that cannot go to its disk.
+    fn refuse(&mut self, cookie: usize, status: Status) {
+        let (cookie, now) = (cookie as u64, self.now);
+        self.refused.push(Done { cookie, status, issued_at: now, submitted_at: now });
+    }
+
+    pub(crate) fn submit_flush(&mut self, disk: usize) {
+        let cookie = self.requests.insert(Pending { client: None, mark: 0, buffer: None });
+        self.disks[disk].work.pending.push_back(Bio {
+            op: Op::Flush,
+            flags: Flags::empty(),
+            prio: Priority::default(),
+            tenant: TenantId::default(),
+            sector: 0,
+            nr_sectors: 0,
+            segments: Segments::new(),
+            cookie: cookie as u64,
+        });
+    }
+}
+
+impl Cx<'_> {
+    /// The time of this round.
+    pub fn now(&self) -> Time {
+        self.hands.now
+    }
+
+    /// A volume.
+    pub fn volume(&self, id: VolumeId) -> &Volume {
+        &self.hands.volumes[id.0]
+    }
+
+    /// Memory for one request; `None` while there is none, and then [`Service::retry`] will be called.
+    ///
+    /// # Panics
+    ///
+    /// If more than [`crate::BUFFER_MAX_BYTES`] are asked for.
+    pub fn buffer(&mut self, len_bytes: usize) -> Option<Buffer> {
+        let buffer = self.hands.pool.get(len_bytes);
+        if buffer.is_none() && !self.hands.hungry.contains(&self.client) {
+            self.hands.hungry.push_back(self.client);
+        }
+        buffer
+    }
+
+    /// Submits an I/O. It ends in [`Service::done`], with an error if the volume cannot do it.
+    pub fn submit(&mut self, volume: VolumeId, io: Io) {
+        let hands = &mut *self.hands;
+        let Io { op, flags, offset_bytes, len_bytes, mut buffer, mark } = io;
+        let volume = &hands.volumes[volume.0];
+        let disk = &mut hands.disks[volume.disk.0];
+        let mut segments = Segments::new();
+        if let Some(buffer) = &mut buffer {
+            if op == Op::Read && !disk.port.fills_reads() {
+                // The memory has held other clients' data.
+                buffer.fill(0);
+            }
+            // SAFETY: the buffer rests in `requests` until the request has come back.
+            segments.push(unsafe { buffer.segment() });
+        }
+        let cookie = hands.requests.insert(Pending { client: Some(self.client), mark, buffer });
+        let bio = volume.place(offset_bytes, len_bytes).map(|(sector, nr_sectors)| Bio {
+            op,
+            flags,
+            prio: volume.prio,
+            tenant: volume.tenant,
+            sector: if op == Op::Flush { 0 } else { sector },
+            nr_sectors,
+            segments,
+            cookie: cookie as u64,
+        });
+        match bio {
+            Some(bio) if !(volume.read_only && op.is_write()) => disk.work.pending.push_back(bio),
+            Some(_) => hands.refuse(cookie, Status::Protection),
+            None => hands.refuse(cookie, Status::Inval),
+        }
+    }
+
+    /// Takes the worker's receive buffer, 256 KiB long. It has to be put back before the call returns.
+    pub fn scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.hands.scratch)
+    }
+
+    /// Puts the receive buffer back.
+    pub fn put_scratch(&mut self, scratch: Vec<u8>) {
+        assert_eq!(scratch.len(), SCRATCH_BYTES, "the receive buffer comes back whole");
+        self.hands.scratch = scratch;
+    }
+
+    /// Has [`Service::deadline`] called at `at`, instead of at the time set before; `None` for never.
+    pub fn set_deadline(&mut self, at: Option<Time>) {
+        *self.deadline = at;
+        if let Some(at) = at {
+            self.hands.timers.deadline(self.client, at);
+        }
+    }
+
+    /// The map of a volume: at most `max` stretches from `offset_bytes` on, covering at most `len_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device, see [`blkmq_drivers::Device::extents`].
+    pub fn extents(
+        &mut self,
+        volume: VolumeId,
+        offset_bytes: u64,
+        len_bytes: u64,
+        max: usize,
+    ) -> io::Result<Vec<Extent>> {
+        let volume = &self.hands.volumes[volume.0];
+        let port = &self.hands.disks[volume.disk.0].port;
+        port.extents(volume.offset_bytes + offset_bytes, len_bytes, max)
+    }
+
+    /// Hands a new client to one of the workers, to each in turn.
+    pub fn adopt(&mut self, service: Box<dyn Service>) {
+        let worker = self.hands.next_worker;
+        self.hands.next_worker = (worker + 1) % self.hands.mailboxes.len();
+        self.hands.mailboxes[worker].send(Message::Adopt(service));
+    }
+}

@@ -1,0 +1,221 @@
+//! The engine: disks, volumes, and the workers that serve them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use blkmq_core::{BudgetMode, Config, CtxId, Queue, Scheduler};
+use blkmq_drivers::Device;
+
+use crate::buffer::{BUFFER_MAX_BYTES, BufferPool, PAGE_BYTES};
+use crate::clock::Clock;
+use crate::mailbox::{DiskEnv, Mailbox, Message};
+use crate::port::{DevicePort, Port};
+use crate::service::Service;
+use crate::volume::{DiskId, Volume, VolumeId};
+use crate::worker::{Report, Worker};
+
+/// The most workers an engine has.
+pub const WORKERS_MAX: u16 = 64;
+
+/// How much of each worker's memory is registered with the devices, which pins it.
+const ARENA_MAX_BYTES: usize = 4 << 20;
+
+/// How a disk is driven.
+pub struct DiskConfig {
+    /// How many requests its queue holds in all, 1 to 32768.
+    pub nr_requests: u32,
+    /// The device's budget; `None` for no other bound than `nr_requests`.
+    pub queue_depth: Option<u32>,
+    /// The number of hardware queues; no more than there are workers are made.
+    pub hw_queues: u16,
+    /// The scheduler; `None` is scheduler `none`.
+    pub scheduler: Option<Box<dyn Scheduler>>,
+}
+
+/// An engine in the making.
+pub struct Builder {
+    workers: u16,
+    memory_limit_bytes: usize,
+    disks: Vec<MakePorts>,
+    volumes: Vec<Volume>,
+}
+
+/// Makes a disk's queue, and a port to it for each worker.
+type MakePorts = Box<dyn FnOnce(&Surroundings<'_>) -> io::Result<Vec<Box<dyn Port>>>>;
+
+/// What a disk's queue is made in.
+struct Surroundings<'a> {
+    disk: usize,
+    mailboxes: &'a Arc<[Mailbox]>,
+    pools: &'a [BufferPool],
+}
+
+/// Running workers.
+pub struct Engine {
+    mailboxes: Arc<[Mailbox]>,
+    threads: Vec<JoinHandle<()>>,
+    reports: Receiver<Report>,
+    next_worker: usize,
+}
+
+/// Why an engine did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// Requests or clients were still there when the time was over.
+    #[error("requests were still in flight after {0:?}; what was not acknowledged may be lost")]
+    Timeout(Duration),
+    /// A disk could not make durable what was written.
+    #[error("a disk failed to flush; what was written since its last flush may be lost")]
+    Flush,
+    /// A worker has ended before its time.
+    #[error("a worker has ended before its time; see the log")]
+    Worker,
+}
+
+impl Builder {
+    /// An engine of `workers` threads whose buffers together take at most `memory_limit_bytes`.
+    ///
+    /// # Panics
+    ///
+    /// If `workers` is not between 1 and [`WORKERS_MAX`], or there is less than a megabyte for each.
+    pub fn new(workers: u16, memory_limit_bytes: usize) -> Self {
+        assert!((1..=WORKERS_MAX).contains(&workers), "an engine has 1 to {WORKERS_MAX} workers");
+        assert!(memory_limit_bytes >> 20 >= usize::from(workers), "a worker has a megabyte");
+        Builder { workers, memory_limit_bytes, disks: Vec::new(), volumes: Vec::new() }
+    }
+
+    /// The longest read or write that memory suffices for: a worker can always hold two.
+    pub fn payload_max_bytes(&self) -> usize {
+        let share = self.memory_limit_bytes / usize::from(self.workers);
+        let half = (share - arena_bytes(share)) / 2;
+        // The largest power of two that fits, since that is how buffers are cut.
+        (1 << half.max(PAGE_BYTES).ilog2()).min(BUFFER_MAX_BYTES)
+    }
+
+    /// Adds a disk.
+    pub fn disk<D: Device>(&mut self, device: D, config: DiskConfig) -> DiskId {
+        self.disks.push(Box::new(move |around| make_ports(device, config, around)));
+        DiskId(self.disks.len() - 1)
+    }
+
+    /// Adds a volume.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such disk.
+    pub fn volume(&mut self, volume: Volume) -> VolumeId {
+        assert!(volume.disk.0 < self.disks.len(), "a volume lies on a disk");
+        self.volumes.push(volume);
+        VolumeId(self.volumes.len() - 1)
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// Those of making rings, events and threads.
+    pub fn start(self) -> io::Result<Engine> {
+        let workers = usize::from(self.workers);
+        let mailboxes: Arc<[Mailbox]> =
+            (0..workers).map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
+        let share = self.memory_limit_bytes / workers;
+        let pools: Vec<BufferPool> =
+            (0..workers).map(|_| BufferPool::new(share, arena_bytes(share))).collect();
+        let mut ports: Vec<Vec<Box<dyn Port>>> = (0..workers).map(|_| Vec::new()).collect();
+        for (disk, make) in self.disks.into_iter().enumerate() {
+            let made = make(&Surroundings { disk, mailboxes: &mailboxes, pools: &pools })?;
+            ports.iter_mut().zip(made).for_each(|(ports, port)| ports.push(port));
+        }
+        let volumes: Arc<[Volume]> = self.volumes.into();
+        let clock = Clock::new();
+        let (report, reports) = channel();
+        let made = ports.into_iter().zip(pools).enumerate().map(|(index, (ports, pool))| {
+            let (volumes, mailboxes) = (Arc::clone(&volumes), Arc::clone(&mailboxes));
+            let report: Sender<Report> = report.clone();
+            Worker::new(index, clock, ports, volumes, mailboxes, pool, report)
+        });
+        let made: Vec<Worker> = made.collect::<io::Result<_>>()?;
+        let threads = made.into_iter().enumerate().map(|(index, worker)| {
+            let name = format!("blkmq-{index}");
+            thread::Builder::new().name(name).spawn(move || worker.run())
+        });
+        let threads = threads.collect::<io::Result<_>>()?;
+        Ok(Engine { mailboxes, threads, reports, next_worker: 0 })
+    }
+}
+
+impl Engine {
+    /// Hands a service to one of the workers, to each in turn.
+    pub fn adopt(&mut self, service: Box<dyn Service>) {
+        self.mailboxes[self.next_worker].send(Message::Adopt(service));
+        self.next_worker = (self.next_worker + 1) % self.mailboxes.len();
+    }
+
+    /// Stops: services take in nothing new and finish what they accepted, the disks are flushed, and the
+    /// workers end. All of this within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// If something is still in flight then, or a disk could not be flushed.
+    pub fn stop(self, timeout: Duration) -> Result<(), StopError> {
+        let end = Instant::now() + timeout;
+        let report = || {
+            let left = end.saturating_duration_since(Instant::now());
+            self.reports.recv_timeout(left).map_err(|error| match error {
+                RecvTimeoutError::Timeout => StopError::Timeout(timeout),
+                RecvTimeoutError::Disconnected => StopError::Worker,
+            })
+        };
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Stop));
+        for _ in 0..self.mailboxes.len() {
+            report()?;
+        }
+        // All the others are quiet, so one flush of each disk covers what everybody wrote.
+        self.mailboxes[0].send(Message::Flush);
+        let is_flushed = report()? == Report::Flushed(true);
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Exit));
+        for thread in self.threads {
+            thread.join().map_err(|_| StopError::Worker)?;
+        }
+        if is_flushed { Ok(()) } else { Err(StopError::Flush) }
+    }
+}
+
+fn arena_bytes(share_bytes: usize) -> usize {
+    (share_bytes / 4).min(ARENA_MAX_BYTES) / PAGE_BYTES * PAGE_BYTES
+}
+
+fn make_ports<D: Device>(
+    device: D,
+    config: DiskConfig,
+    around: &Surroundings<'_>,
+) -> io::Result<Vec<Box<dyn Port>>> {
+    let nr_ctx = u16::try_from(around.mailboxes.len()).expect("workers are counted in u16");
+    let env = DiskEnv { disk: around.disk, mailboxes: Arc::clone(around.mailboxes) };
+    let queue = Arc::new(Queue::new(
+        device,
+        Arc::new(env),
+        Config {
+            nr_ctx,
+            nr_hw_queues: config.hw_queues.min(nr_ctx),
+            nr_requests: config.nr_requests,
+            // The queue's bound is `nr_requests`, and all of them may go out on one hardware queue.
+            nr_tags: config.nr_requests,
+            budget: config.queue_depth,
+            budget_mode: BudgetMode::Handoff,
+            scheduler: config.scheduler,
+        },
+    ));
+    let port = |(ctx, pool): (u16, &BufferPool)| -> io::Result<Box<dyn Port>> {
+        let mut ring = queue.driver().ring(config.nr_requests)?;
+        // SAFETY: a worker owns its ring and its pool, and drops the pool last.
+        queue.driver().register_buffers(&mut ring, &[unsafe { pool.area() }]);
+        let cpu = queue.cpu(CtxId(ctx), ring);
+        Ok(Box::new(DevicePort { queue: Arc::clone(&queue), cpu }))
+    };
+    (0..nr_ctx).zip(around.pools).map(port).collect()
+}

@@ -1,0 +1,95 @@
+//! How workers reach each other: messages, and an event that ends a worker's sleep.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use blkmq_core::{CtxId, Done, Env, HctxId, Inbox, Time, WakeUp, Wish};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::service::Service;
+
+/// What a worker is told by others.
+pub(crate) enum Message {
+    /// The hardware queue that it serves on this disk was kicked.
+    Kick { disk: usize },
+    /// The hardware queue that it serves on this disk wishes to be run at a time.
+    Wish { disk: usize, at: Time, why: Wish },
+    /// Requests have come free on this disk, for a submission of its that would have blocked.
+    Room { disk: usize },
+    /// A request of its has ended in another worker's turn.
+    Done { done: Done },
+    /// A new client is its to serve.
+    Adopt(Box<dyn Service>),
+    /// Take in nothing new, finish what was accepted, and say so.
+    Stop,
+    /// Make durable what this worker's disks have written, and say so.
+    Flush,
+    /// End.
+    Exit,
+}
+
+/// One worker's mailbox.
+pub(crate) struct Mailbox {
+    inbox: Inbox<Message>,
+    event: OwnedFd,
+}
+
+impl Mailbox {
+    pub(crate) fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Mailbox { inbox: Inbox::new(), event })
+    }
+
+    /// Leaves a message, and wakes the worker if it sleeps.
+    pub(crate) fn send(&self, message: Message) {
+        if self.inbox.send(message) == WakeUp::Owed {
+            // The counter cannot overflow: it is written once for each sleep, and read after each. The
+            // event's only other error would be a closed descriptor, which we own.
+            let written = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+            assert!(written.is_ok(), "an event can be signalled: {written:?}");
+        }
+    }
+
+    /// The messages, for the worker itself.
+    pub(crate) fn inbox(&self) -> &Inbox<Message> {
+        &self.inbox
+    }
+
+    /// What becomes readable when the worker is to wake up.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// Called by the worker when the event was signalled.
+    pub(crate) fn clear_event(&self) {
+        // It was signalled, so there is something to read; if another wake-up has read it, all the better.
+        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+    }
+}
+
+/// The environment of one disk's queue: worker `i` submits by software queue `i`, and hardware queue `i`
+/// is run by worker `i`.
+pub(crate) struct DiskEnv {
+    pub(crate) disk: usize,
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+}
+
+impl Env for DiskEnv {
+    fn kick(&self, hctx: HctxId) {
+        self.mailboxes[usize::from(hctx.0)].send(Message::Kick { disk: self.disk });
+    }
+
+    fn run_at(&self, hctx: HctxId, at: Time, why: Wish) {
+        let message = Message::Wish { disk: self.disk, at, why };
+        self.mailboxes[usize::from(hctx.0)].send(message);
+    }
+
+    fn wake(&self, ctx: CtxId) {
+        self.mailboxes[usize::from(ctx.0)].send(Message::Room { disk: self.disk });
+    }
+
+    fn deliver(&self, ctx: CtxId, done: Done) {
+        self.mailboxes[usize::from(ctx.0)].send(Message::Done { done });
+    }
+}
