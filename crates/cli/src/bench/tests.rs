@@ -40,7 +40,7 @@ fn every_io_of_a_job_is_done_and_counted() {
                 let reports = ran(&options, line);
                 assert_eq!(reports.len(), 1, "{line}");
                 assert_eq!(ios(&reports[0]), [1024, 0, 0], "{line} with {options:?}");
-                assert_eq!(reports[0].stats.kinds[0].bytes, 4 << 20);
+                assert_eq!(reports[0].stats.kinds[0].bytes(), 4 << 20);
                 assert_eq!(reports[0].error, 0);
             }
         }
