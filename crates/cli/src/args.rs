@@ -36,6 +36,8 @@ pub(crate) enum Command {
     /// Run jobs in real time, in this process, and report as fio does
     #[command(after_help = job_help())]
     Bench(BenchArgs),
+    /// Explore every interleaving of the layer's own code, within bounds
+    Check(CheckArgs),
 }
 
 /// `blkmq serve`.
@@ -80,6 +82,43 @@ pub(crate) struct BenchArgs {
     /// The form of the results
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output_format: Format,
+}
+
+/// `blkmq check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The scenarios; all if none is named
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    /// List the scenarios, with what their authors say comes out
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Who explores; may be given again [default: loom and shuttle]
+    #[arg(long, value_enum)]
+    pub(crate) explorer: Vec<ExplorerName>,
+    /// How many preemptions a run may have [default: what each scenario says]
+    #[arg(long, value_name = "N")]
+    pub(crate) bound: Option<u8>,
+    /// How many seconds each exploration may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) time_limit: u64,
+    /// What the random search begins with
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The form of the results
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output_format: Format,
+}
+
+/// The explorers by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExplorerName {
+    /// Exhaustive within the bound, with weak memory.
+    Loom,
+    /// Exhaustive within the bound, with strong memory.
+    Shuttle,
+    /// Random runs, which prove nothing.
+    ShuttleRandom,
 }
 
 /// The command line, with job options apart.

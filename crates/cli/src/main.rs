@@ -10,6 +10,7 @@ mod complaint;
 mod config;
 mod job;
 mod output;
+mod server;
 mod stats;
 mod units;
 
@@ -28,6 +29,8 @@ const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
+    // An exploration runs in a process of its own, which is this program started again.
+    blkmq_lab::main_if_child(blkmq_lab::SCENARIOS);
     log_to_stderr();
     let split = match args::split(std::env::args_os()) {
         Ok(split) => split,
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Serve(serve) => commands::serve(&serve),
         Command::Bench(bench) => commands::bench(&bench, &split.job_options),
+        Command::Check(check) => commands::check(&check),
     };
     outcome.unwrap_or_else(|error| tell(&error))
 }

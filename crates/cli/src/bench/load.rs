@@ -97,7 +97,8 @@ impl<'a> Load<'a> {
     }
 
     /// What goes next, if anything may go now.
-    #[inline]
+    // Inlined so that the bio is written once, to where the queue reads it.
+    #[inline(always)]
     pub(super) fn next(&mut self, now_ns: u64) -> Option<Bio> {
         if self.refused.is_some() {
             return self.refused.take();
@@ -106,7 +107,14 @@ impl<'a> Load<'a> {
             return None;
         }
         let slot = *self.free.last()?;
-        let io = self.next_io(now_ns)?;
+        let io = match (&self.pace, &self.early) {
+            (None, None) => self.pattern.next(),
+            _ => self.next_paced(now_ns),
+        };
+        let Some(io) = io else {
+            self.exhausted |= self.early.is_none();
+            return None;
+        };
         self.free.pop();
         self.slots[slot as usize] =
             Slot { kind: io.kind, len_bytes: io.len_bytes, prepared_ns: now_ns };
@@ -139,7 +147,7 @@ impl<'a> Load<'a> {
     }
 
     /// Notes that one of its I/Os has ended.
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish(&mut self, done: &Done, now_ns: u64) {
         let index = done.cookie as usize;
         let slot = self.slots[index];
@@ -210,25 +218,12 @@ impl<'a> Load<'a> {
         self.slots.len() - self.free.len()
     }
 
-    /// The next I/O of the pattern, unless it is not due yet.
-    #[inline]
-    fn next_io(&mut self, now_ns: u64) -> Option<Io> {
-        let io = match self.early.take() {
-            Some(io) => io,
-            None => match self.pattern.next() {
-                Some(io) => io,
-                None => {
-                    self.exhausted = true;
-                    return None;
-                }
-            },
-        };
-        if self.pace.is_some() { self.paced(io, now_ns) } else { Some(io) }
-    }
-
-    fn paced(&mut self, io: Io, now_ns: u64) -> Option<Io> {
+    /// The next I/O of the pattern, unless it is not due yet; then it is kept as early.
+    #[cold]
+    fn next_paced(&mut self, now_ns: u64) -> Option<Io> {
+        let io = self.early.take().or_else(|| self.pattern.next())?;
         let in_flight = self.in_flight();
-        let pace = self.pace.as_mut().expect("the caller has looked");
+        let Some(pace) = &mut self.pace else { return Some(io) };
         let ready_ns = pace.ready_ns(&io, in_flight, now_ns);
         if ready_ns <= now_ns {
             pace.went(&io);
@@ -239,7 +234,7 @@ impl<'a> Load<'a> {
         None
     }
 
-    #[inline]
+    #[inline(always)]
     fn bio(&self, io: &Io, slot: u32) -> Bio {
         let mut segments = Segments::new();
         let op = match io.kind {
@@ -266,6 +261,7 @@ impl<'a> Load<'a> {
         }
     }
 
+    #[cold]
     fn note(&mut self, status: Status) {
         self.exhausted = true;
         if self.error == 0 {

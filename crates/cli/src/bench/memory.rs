@@ -67,6 +67,7 @@ impl Memory {
     ///
     /// No other request with the memory of I/O `nth` may be on its way, and this value must live
     /// until the request comes back.
+    #[inline]
     pub(super) unsafe fn segment(&self, nth: u32, len_bytes: u32) -> Segment {
         let at = nth as usize * self.stride_bytes;
         assert!(len_bytes as usize <= self.stride_bytes, "an I/O fits its memory");

@@ -162,9 +162,8 @@ impl<'a, D: Device> Thread<'a, D> {
             load.finish(&done, now_ns);
             finished += 1;
         }
-        for done in self.delivered.drain(..) {
-            load.finish(&done, now_ns);
-            finished += 1;
+        if !self.delivered.is_empty() {
+            finished += finish_delivered(load, &mut self.delivered, now_ns);
         }
         if load.settle(finished, now_ns) {
             self.usage_before = usage::of_this_thread();
@@ -247,6 +246,15 @@ impl<'a, D: Device> Thread<'a, D> {
         }
         self.earliest_wish_ns = self.wishes_ns.iter().copied().min().unwrap_or(u64::MAX);
     }
+}
+
+/// Tells the load what has ended in other threads' turns. Answers how many.
+// Apart, so that the commoner loop stays small.
+#[inline(never)]
+fn finish_delivered(load: &mut Load<'_>, delivered: &mut Vec<Done>, now_ns: u64) -> usize {
+    let count = delivered.len();
+    delivered.drain(..).for_each(|done| load.finish(&done, now_ns));
+    count
 }
 
 /// Ends the group when it is dropped.

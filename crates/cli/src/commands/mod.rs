@@ -1,7 +1,9 @@
 //! What each command does, from its arguments to its exit status.
 
 mod bench;
+mod check;
 mod serve;
 
 pub(crate) use bench::bench;
+pub(crate) use check::check;
 pub(crate) use serve::serve;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::args::ServeArgs;
-use crate::config;
+use crate::{config, server};
 
 /// Serves what the configuration names.
 ///
@@ -23,5 +23,5 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         println!("{} disks, {} volumes", config.disks.len(), config.volumes.len());
         return Ok(ExitCode::SUCCESS);
     }
-    anyhow::bail!("the server is not wired yet")
+    server::run(&config)
 }

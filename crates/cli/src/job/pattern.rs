@@ -185,7 +185,7 @@ impl Pattern {
     }
 
     /// The next I/O; nothing if the job is done. A job that is `time_based` is never done.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<Io> {
         if self.alike_left == 0 {
             return self.next_checked();

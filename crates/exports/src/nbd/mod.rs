@@ -1,4 +1,5 @@
-//! The server's side of the NBD protocol, without I/O: no socket, no thread, no clock.
+//! The server's side of the NBD protocol, without I/O: no socket, no thread, no clock. What brings it
+//! to sockets is [`server`].
 //!
 //! A connection lives through two phases, each a state machine that is fed bytes in whatever pieces
 //! the socket gives:
@@ -25,6 +26,7 @@ mod incoming;
 mod option;
 mod reply;
 mod request;
+pub mod server;
 mod session;
 mod wire;
 

@@ -1,0 +1,173 @@
+//! From a configuration to an engine and its listeners.
+
+use std::sync::Arc;
+
+use blkmq_core::{Deadline, Limits, Priority, SECTOR_SIZE_BYTES, TenantId};
+use blkmq_drivers::{Device, File, FileOptions, Memory, Null};
+use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
+use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
+use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
+
+use crate::complaint::Complaint;
+use crate::config::{Config, Disk, Driver, Listen, Scheduler, Volume};
+
+/// Opens the devices and listens, but serves nobody yet.
+///
+/// # Errors
+///
+/// A complaint about the first thing that cannot be had.
+pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complaint> {
+    let workers = config.disks.iter().map(|disk| disk.hw_queues).max().unwrap_or(1);
+    let workers = u16::try_from(workers).unwrap_or(WORKERS_MAX).clamp(1, WORKERS_MAX);
+    let memory_limit_bytes = usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
+    let mut builder = Builder::new(workers, memory_limit_bytes);
+    let mut disks = Vec::new();
+    for disk in &config.disks {
+        let is_read_only = config
+            .volumes
+            .iter()
+            .filter(|volume| config.disks[volume.disk] == *disk)
+            .all(|volume| volume.read_only);
+        disks.push(add_disk(&mut builder, disk, is_read_only)?);
+    }
+    let volumes = config.volumes.iter().enumerate();
+    let volumes: Vec<VolumeId> = volumes
+        .map(|(tenant, volume)| {
+            let (disk, limits) = &disks[volume.disk];
+            add_volume(&mut builder, tenant, volume, *disk, limits)
+        })
+        .collect::<Result<_, _>>()?;
+    let payload_max_bytes = u32::try_from(builder.payload_max_bytes()).unwrap_or(u32::MAX);
+    let exports = config
+        .volumes
+        .iter()
+        .map(|volume| export(volume, &disks[volume.disk].1, payload_max_bytes))
+        .collect();
+    let default = config.volumes[config.nbd.default].name.as_str();
+    let exports = Exports::new(exports, Some(default)).map_err(|error| complaint("volume", &error))?;
+    let server = Arc::new(ServerConfig {
+        handshake_timeout: config.nbd.handshake_timeout,
+        ..ServerConfig::new(
+            Arc::new(exports),
+            volumes,
+            Places::new(config.nbd.max_connections as usize),
+        )
+    });
+    let listen = |address| {
+        Listener::bind(&listen_address(address), Arc::clone(&server))
+            .map_err(|error| complaint("export.nbd.listen", &error))
+    };
+    let listeners = config.nbd.listen.iter().map(listen).collect::<Result<_, _>>()?;
+    Ok((builder, listeners))
+}
+
+fn add_disk(
+    builder: &mut Builder,
+    disk: &Disk,
+    read_only: bool,
+) -> Result<(DiskId, Limits), Complaint> {
+    let size_bytes = disk.size_bytes;
+    Ok(match &disk.driver {
+        Driver::Null => add_device(builder, disk, Null::new(size_bytes)),
+        Driver::Memory => add_device(builder, disk, Memory::new(size_bytes)),
+        Driver::File { path } => {
+            let size_bytes = Some(size_bytes);
+            let options = FileOptions { size_bytes, read_only, ..FileOptions::new(path) };
+            let file = File::open(&options)
+                .map_err(|error| complaint(&format!("disk.{}", disk.name), &error))?;
+            add_device(builder, disk, file)
+        }
+    })
+}
+
+fn add_device<D: Device>(builder: &mut Builder, disk: &Disk, device: D) -> (DiskId, Limits) {
+    let limits = device.limits();
+    let config = DiskConfig {
+        nr_requests: disk.nr_requests,
+        queue_depth: disk.queue_depth,
+        hw_queues: u16::try_from(disk.hw_queues).unwrap_or(WORKERS_MAX),
+        scheduler: match &disk.scheduler {
+            Scheduler::None => None,
+            Scheduler::MqDeadline(config) => Some(Box::new(Deadline::new(*config, disk.nr_requests))),
+        },
+    };
+    (builder.disk(device, config), limits)
+}
+
+fn add_volume(
+    builder: &mut Builder,
+    tenant: usize,
+    volume: &Volume,
+    disk: DiskId,
+    limits: &Limits,
+) -> Result<VolumeId, Complaint> {
+    let block_bytes = block_bytes(limits);
+    if !(volume.offset_bytes | volume.size_bytes).is_multiple_of(block_bytes) {
+        return Err(Complaint {
+            source: format!("volume.{}", volume.name),
+            place: None,
+            what: format!("its disk has blocks of {block_bytes} bytes, and it is not made of whole ones"),
+            mend: format!("make offset and size multiples of {block_bytes}"),
+        });
+    }
+    Ok(builder.volume(blkmq_runtime::Volume {
+        name: volume.name.clone(),
+        disk,
+        offset_bytes: volume.offset_bytes,
+        size_bytes: volume.size_bytes,
+        tenant: TenantId(u32::try_from(tenant).unwrap_or(u32::MAX)),
+        prio: Priority { class: volume.prio_class, ..Priority::default() },
+        read_only: volume.read_only,
+    }))
+}
+
+fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
+    let min_bytes = u32::try_from(block_bytes(limits)).expect("a block is a few pages at most");
+    let device_max_bytes = u64::from(limits.max_sectors) * SECTOR_SIZE_BYTES;
+    let is_writable = !volume.read_only;
+    Export {
+        name: volume.name.clone(),
+        description: String::new(),
+        size_bytes: volume.size_bytes,
+        features: Features {
+            read_only: volume.read_only,
+            flush: true,
+            fua: is_writable,
+            trim: is_writable && limits.max_discard_sectors > 0,
+            write_zeroes: is_writable && limits.max_write_zeroes_sectors > 0,
+            multi_conn: true,
+            rotational: false,
+            block_status: true,
+        },
+        block: BlockSizes {
+            min_bytes,
+            preferred_bytes: min_bytes.max(4096),
+            max_payload_bytes: u32::try_from(device_max_bytes)
+                .unwrap_or(u32::MAX)
+                .min(payload_max_bytes),
+        },
+    }
+}
+
+fn block_bytes(limits: &Limits) -> u64 {
+    u64::from(limits.logical_block_sectors) * SECTOR_SIZE_BYTES
+}
+
+fn listen_address(listen: &Listen) -> ListenAddress {
+    match listen {
+        Listen::Unix(path) => ListenAddress::Unix(path.clone()),
+        Listen::Tcp(address) => ListenAddress::Tcp(*address),
+    }
+}
+
+/// An error whose first line is what, and whose second is the mend.
+fn complaint(source: &str, error: &dyn std::error::Error) -> Complaint {
+    let text = error.to_string();
+    let (what, mend) = text.split_once('\n').or_else(|| text.rsplit_once(": ")).unwrap_or((&text, ""));
+    Complaint {
+        source: source.to_owned(),
+        place: None,
+        what: what.to_owned(),
+        mend: mend.to_owned(),
+    }
+}

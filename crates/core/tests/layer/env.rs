@@ -1,0 +1,70 @@
+//! The world around the layer as a test sees it: what the layer asked for, written down.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use blkmq_core::{CtxId, Done, HctxId, Time, Wish};
+
+/// Writes down what the layer asks for; the test's loop serves it.
+#[derive(Default)]
+pub(crate) struct Env {
+    asked: Mutex<Asked>,
+}
+
+/// What was asked for and not yet served, and what was ever asked for.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) kicks: BTreeSet<HctxId>,
+    /// Of several wishes of a hardware queue for the same reason, the earliest.
+    pub(crate) wishes: Vec<(HctxId, Wish, Time)>,
+    pub(crate) wakes: BTreeSet<CtxId>,
+    pub(crate) delivered: VecDeque<(CtxId, Done)>,
+    pub(crate) all_wishes: Vec<(HctxId, Time, Wish)>,
+    pub(crate) nr_kicks: u64,
+    pub(crate) nr_wakes: u64,
+}
+
+impl Env {
+    pub(crate) fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap()
+    }
+}
+
+impl Asked {
+    /// How often a wish for this reason was uttered.
+    pub(crate) fn nr_wishes(&self, why: Wish) -> usize {
+        self.all_wishes.iter().filter(|wish| wish.2 == why).count()
+    }
+
+    /// The wish whose time comes first.
+    pub(crate) fn next_wish(&self) -> Option<(HctxId, Wish, Time)> {
+        self.wishes.iter().copied().min_by_key(|(.., at)| *at)
+    }
+}
+
+impl blkmq_core::Env for Env {
+    fn kick(&self, hctx: HctxId) {
+        let mut asked = self.asked();
+        asked.kicks.insert(hctx);
+        asked.nr_kicks += 1;
+    }
+
+    fn run_at(&self, hctx: HctxId, at: Time, why: Wish) {
+        let mut asked = self.asked();
+        asked.all_wishes.push((hctx, at, why));
+        match asked.wishes.iter_mut().find(|(of, reason, _)| (*of, *reason) == (hctx, why)) {
+            Some((.., earliest)) => *earliest = at.min(*earliest),
+            None => asked.wishes.push((hctx, why, at)),
+        }
+    }
+
+    fn wake(&self, ctx: CtxId) {
+        let mut asked = self.asked();
+        asked.wakes.insert(ctx);
+        asked.nr_wakes += 1;
+    }
+
+    fn deliver(&self, ctx: CtxId, done: Done) {
+        self.asked().delivered.push_back((ctx, done));
+    }
+}

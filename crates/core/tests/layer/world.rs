@@ -1,0 +1,431 @@
+//! A queue, its device and its submitters in one thread and in virtual time.
+//!
+//! Turns are whole: what interleaves is their order, drawn from a seed. Every request that comes back
+//! is checked as it comes: once, to its submitter, with the status the device gave and the data that
+//! lie there. [`World::rest`] runs until nothing is left to do, and finds whatever is left undone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use blkmq_core::{
+    BudgetMode, Config, Cpu, CtxId, Done, HctxId, Held, InFlight, Limits, Op, Queue, Refused,
+    SECTOR_SIZE_BYTES, Scheduler, Status, Time, Turn, Wish,
+};
+
+use crate::device::{self, Device, Ring, State};
+use crate::env::{Asked, Env};
+use crate::order::{Order, Placed};
+use crate::rng::Rng;
+
+/// The size of the device of a world, in sectors.
+pub(crate) const CAPACITY_SECTORS: u64 = 4096;
+
+/// Without a new event from outside, no more than so many turns may follow: beyond it the layer is
+/// working without getting anywhere.
+const TURNS_WITHOUT_EVENT_MAX: u32 = 1000;
+
+/// How a world is made.
+pub(crate) struct Setup {
+    pub(crate) nr_ctx: u16,
+    pub(crate) nr_hctx: u16,
+    pub(crate) nr_requests: u32,
+    pub(crate) nr_tags: u32,
+    pub(crate) budget: Option<u32>,
+    pub(crate) mode: BudgetMode,
+    pub(crate) scheduler: Option<Box<dyn Scheduler>>,
+    pub(crate) limits: Limits,
+    pub(crate) seed: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            nr_ctx: 1,
+            nr_hctx: 1,
+            nr_requests: 64,
+            nr_tags: 32,
+            budget: None,
+            mode: BudgetMode::Handoff,
+            scheduler: None,
+            limits: device::limits(CAPACITY_SECTORS),
+            seed: 1,
+        }
+    }
+}
+
+/// The bounds that a world was made with, to be held against what happened.
+struct Bounds {
+    nr_tags: u32,
+    budget: Option<u32>,
+    mode: BudgetMode,
+    scheduled: bool,
+}
+
+/// Something that waits to be served.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Kick(HctxId),
+    Wake(usize),
+    DeviceKick,
+    Reap(usize),
+}
+
+pub(crate) struct World {
+    pub(crate) queue: Arc<Queue<Device, Env>>,
+    env: Arc<Env>,
+    pub(crate) cpus: Vec<Cpu<Device>>,
+    rng: Rng,
+    bounds: Bounds,
+    /// What the device should hold, byte by byte.
+    model: Vec<u8>,
+    /// Given to the layer and not done.
+    placed: BTreeMap<u64, Placed>,
+    /// What each submitter could not place. It tries again when it is woken, and not before.
+    waiting: Vec<VecDeque<Order>>,
+    next_cookie: u64,
+    /// What ended, in the order of its ending.
+    pub(crate) done: Vec<(Order, Done)>,
+    /// What happened from outside: submissions, completions, timers, kicks by the device.
+    events: u64,
+    turns_without_event: u32,
+}
+
+impl World {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let bounds = Bounds {
+            nr_tags: setup.nr_tags,
+            budget: setup.budget,
+            mode: setup.mode,
+            scheduled: setup.scheduler.is_some(),
+        };
+        let env = Arc::new(Env::default());
+        let nr_ctx = usize::from(setup.nr_ctx);
+        let device = Device::new(setup.limits, nr_ctx);
+        let config = Config {
+            nr_ctx: setup.nr_ctx,
+            nr_hw_queues: setup.nr_hctx,
+            nr_requests: setup.nr_requests,
+            nr_tags: setup.nr_tags,
+            budget: setup.budget,
+            budget_mode: setup.mode,
+            scheduler: setup.scheduler,
+        };
+        let queue = Arc::new(Queue::new(device, Arc::clone(&env), config));
+        queue.driver().state().queue = Arc::downgrade(&queue);
+        let cpu = |ctx: usize| queue.cpu(CtxId(ctx as u16), Ring { id: ctx });
+        World {
+            cpus: (0..nr_ctx).map(cpu).collect(),
+            env,
+            rng: Rng::new(setup.seed),
+            bounds,
+            model: vec![0; (setup.limits.capacity_sectors * SECTOR_SIZE_BYTES) as usize],
+            placed: BTreeMap::new(),
+            waiting: (0..nr_ctx).map(|_| VecDeque::new()).collect(),
+            next_cookie: 0,
+            done: Vec::new(),
+            events: 0,
+            turns_without_event: 0,
+            queue,
+        }
+    }
+
+    pub(crate) fn device(&self) -> MutexGuard<'_, State> {
+        self.queue.driver().state()
+    }
+
+    pub(crate) fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.env.asked()
+    }
+
+    pub(crate) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.device().now
+    }
+
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let mut device = self.device();
+        device.now = device.now + by;
+    }
+
+    /// The sectors that are ordered and not done, so that a test can keep off them: the order of
+    /// requests that overlap is nobody's promise.
+    pub(crate) fn is_busy(&self, order: &Order) -> bool {
+        let waiting = self.waiting.iter().flatten();
+        let mut others = waiting.chain(self.placed.values().map(|placed| &placed.order));
+        others.any(|other| {
+            other.sector < order.sector + u64::from(order.nr_sectors)
+                && order.sector < other.sector + u64::from(other.nr_sectors)
+        })
+    }
+
+    /// A turn of a submitter's.
+    pub(crate) fn turn<R>(
+        &mut self,
+        ctx: usize,
+        work: impl FnOnce(&mut Turn<'_, Device, Env>) -> R,
+    ) -> R {
+        self.turns_without_event += 1;
+        assert!(
+            self.turns_without_event < TURNS_WITHOUT_EVENT_MAX,
+            "livelock: turn follows turn and nothing happens; {:?}",
+            self.held()
+        );
+        let now = self.now();
+        let mut turn = self.queue.turn(&mut self.cpus[ctx], now);
+        let answer = work(&mut turn);
+        drop(turn);
+        self.collect();
+        answer
+    }
+
+    /// Orders, all in one turn. What does not find a place waits for a wake.
+    pub(crate) fn submit(&mut self, ctx: usize, orders: &[Order]) {
+        self.events += orders.len() as u64;
+        self.turns_without_event = 0;
+        if !self.waiting[ctx].is_empty() {
+            self.waiting[ctx].extend(orders);
+            return;
+        }
+        self.waiting[ctx].extend(orders);
+        self.place_waiting(ctx, false);
+    }
+
+    fn place_waiting(&mut self, ctx: usize, woken: bool) {
+        let mut orders = std::mem::take(&mut self.waiting[ctx]);
+        let mut cookie = self.next_cookie;
+        let mut placed = BTreeMap::new();
+        self.turn(ctx, |turn| {
+            if woken {
+                turn.run();
+            }
+            while let Some(order) = orders.front() {
+                let mut one = Placed::new(ctx, *order, cookie);
+                match turn.submit(one.bio(cookie)) {
+                    Ok(()) => {}
+                    Err(Refused::WouldBlock(_)) => break,
+                    Err(Refused::Invalid(bio, status)) => panic!("{bio:?} is refused: {status:?}"),
+                }
+                placed.insert(cookie, one);
+                cookie += 1;
+                orders.pop_front();
+            }
+            // What is placed may be done before the turn has ended, but is told of only afterwards.
+        });
+        self.next_cookie = cookie;
+        self.placed.append(&mut placed);
+        self.waiting[ctx] = orders;
+        self.check_done();
+    }
+
+    /// The number of orders that wait for a wake.
+    pub(crate) fn nr_waiting(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        self.queue.held()
+    }
+
+    /// Ends up to `n` requests in flight, in an order drawn from the seed. They are to be reaped.
+    pub(crate) fn finish(&mut self, n: usize) -> usize {
+        let mut device = self.queue.driver().state();
+        let n = n.min(device.in_flight.len());
+        for _ in 0..n {
+            let index = self.rng.below(device.in_flight.len());
+            device.finish(index, Status::Ok);
+        }
+        drop(device);
+        self.happened(n as u64);
+        n
+    }
+
+    /// Ends the request that begins at `sector`, and reaps it.
+    pub(crate) fn finish_at(&mut self, sector: u64) {
+        let mut device = self.device();
+        let index = device.index_of(sector);
+        device.finish(index, Status::Ok);
+        drop(device);
+        self.happened(1);
+        self.reap_all();
+    }
+
+    /// Ends a request, in a turn of any submitter's.
+    pub(crate) fn complete_anywhere(&mut self, status: Status) {
+        if let Some((index, ctx)) = self.draw() {
+            let rq = self.device().finish_apart(index, status);
+            self.turn(ctx, |turn| turn.complete(rq, status));
+        }
+    }
+
+    /// Has a request tried again, by any submitter.
+    pub(crate) fn requeue_anywhere(&mut self) {
+        if let Some((index, ctx)) = self.draw() {
+            let rq = self.device().take_back(index);
+            self.turn(ctx, |turn| turn.requeue(rq));
+        }
+    }
+
+    /// Drops a request in flight.
+    pub(crate) fn lose_one(&mut self) -> Option<InFlight> {
+        let (index, _) = self.draw()?;
+        Some(self.device().lose(index))
+    }
+
+    fn draw(&mut self) -> Option<(usize, usize)> {
+        let in_flight = self.device().in_flight.len();
+        if in_flight == 0 {
+            return None;
+        }
+        self.happened(1);
+        Some((self.rng.below(in_flight), self.rng.below(self.cpus.len())))
+    }
+
+    fn happened(&mut self, events: u64) {
+        self.events += events;
+        self.turns_without_event = 0;
+    }
+
+    pub(crate) fn reap_all(&mut self) {
+        for ctx in 0..self.cpus.len() {
+            if self.device().has_finished(ctx) {
+                self.turn(ctx, |turn| turn.reap());
+            }
+        }
+    }
+
+    /// Serves something that waits to be served. Answers whether there was anything.
+    pub(crate) fn serve_one(&mut self) -> bool {
+        let waiting = self.waiting_events();
+        if waiting.is_empty() {
+            return false;
+        }
+        match waiting[self.rng.below(waiting.len())] {
+            Event::Kick(hctx) => {
+                self.asked().kicks.remove(&hctx);
+                if let Some(ctx) = self.thread_of(hctx) {
+                    self.turn(ctx, |turn| turn.run());
+                }
+            }
+            Event::Wake(ctx) => {
+                self.asked().wakes.remove(&CtxId(ctx as u16));
+                self.place_waiting(ctx, true);
+            }
+            Event::DeviceKick => {
+                let owed = self.device().take_owed();
+                self.happened(owed.len() as u64);
+                for hctx in owed {
+                    self.queue.kick(hctx);
+                }
+            }
+            Event::Reap(ctx) => self.turn(ctx, |turn| turn.reap()),
+        }
+        true
+    }
+
+    fn waiting_events(&self) -> Vec<Event> {
+        let asked = self.asked();
+        let kicks = asked.kicks.iter().map(|hctx| Event::Kick(*hctx));
+        let wakes = asked.wakes.iter().map(|ctx| Event::Wake(usize::from(ctx.0)));
+        let mut events: Vec<Event> = kicks.chain(wakes).collect();
+        drop(asked);
+        let device = self.device();
+        events.extend(device.has_owed().then_some(Event::DeviceKick));
+        let reaps = (0..self.cpus.len()).filter(|ctx| device.has_finished(*ctx));
+        events.extend(reaps.map(Event::Reap));
+        events
+    }
+
+    /// One of the threads that serve a hardware queue; none if there are more hardware queues than
+    /// submitters.
+    fn thread_of(&mut self, hctx: HctxId) -> Option<usize> {
+        let of = |cpu: &Cpu<Device>| cpu.hctx() == hctx;
+        let nr = self.cpus.iter().filter(|cpu| of(cpu)).count();
+        let nth = if nr == 0 { return None } else { self.rng.below(nr) };
+        (0..self.cpus.len()).filter(|ctx| of(&self.cpus[*ctx])).nth(nth)
+    }
+
+    /// Serves all there is, without time passing and without the device ending anything.
+    pub(crate) fn quiesce(&mut self) {
+        while self.serve_one() {}
+    }
+
+    /// Lets time pass to the next wish, and fulfils it. Answers whether there was one.
+    pub(crate) fn fire_timer(&mut self) -> bool {
+        let Some((hctx, why, at)) = self.asked().next_wish() else { return false };
+        self.asked().wishes.retain(|wish| *wish != (hctx, why, at));
+        let now = self.now().max(at);
+        self.device().now = now;
+        self.happened(1);
+        if let Some(ctx) = self.thread_of(hctx) {
+            self.turn(ctx, |turn| turn.timer(why));
+        }
+        true
+    }
+
+    /// Runs until nothing is left to do, and checks that nothing is left undone.
+    pub(crate) fn rest(&mut self) {
+        loop {
+            self.quiesce();
+            if self.finish(1) == 0 && !self.fire_timer() {
+                break;
+            }
+        }
+        self.check_rest();
+    }
+
+    fn check_rest(&mut self) {
+        assert_eq!(self.held(), Held { requests: 0, in_flight: 0, budget: 0, dispatch: 0 });
+        assert_eq!(self.nr_waiting(), 0, "a submitter was never woken");
+        assert!(self.placed.is_empty(), "stranded: {:?}", self.placed);
+        let ended = &self.device().ended;
+        assert!(ended.is_empty(), "the device ended what nobody was told of: {ended:?}");
+        self.check_bounds();
+        self.check_wishes();
+    }
+
+    fn check_bounds(&self) {
+        let device = self.device();
+        assert!(device.most_out_of_hctx <= self.bounds.nr_tags as usize, "tags exceeded");
+        if let Some(budget) = self.bounds.budget {
+            assert!(device.most_out <= budget as usize, "budget exceeded");
+        }
+        drop(device);
+        let passes: u64 = self.cpus.iter().map(|cpu| cpu.counters().passes).sum();
+        let wakes = self.asked().nr_wakes;
+        let bound = 6 * (self.events + wakes) + 8;
+        assert!(passes <= bound, "{passes} passes for {} events, {wakes} wakes", self.events);
+    }
+
+    fn check_wishes(&self) {
+        let asked = self.asked();
+        let retries = asked.all_wishes.iter().filter(|wish| wish.2 == Wish::DriverRetry);
+        let retries: Vec<_> = retries.map(|(hctx, at, _)| (*hctx, *at)).collect();
+        assert_eq!(retries, self.device().promised, "the driver is asked when it said");
+        if self.bounds.mode == BudgetMode::Handoff || self.bounds.budget.is_none() {
+            assert_eq!(asked.nr_wishes(Wish::BudgetRerun), 0, "a timer nobody asked for");
+        }
+        if !self.bounds.scheduled {
+            assert_eq!(asked.nr_wishes(Wish::SchedulerIdle), 0, "there is no scheduler");
+        }
+    }
+
+    /// Collects what has ended and who was woken in a turn.
+    fn collect(&mut self) {
+        let mut done: Vec<(CtxId, Done)> = self.asked().delivered.drain(..).collect();
+        let mut woken = BTreeSet::new();
+        for cpu in &mut self.cpus {
+            let ctx = cpu.ctx();
+            done.extend(cpu.take_done().map(|done| (ctx, done)));
+            if cpu.take_woken() {
+                woken.insert(ctx);
+            }
+        }
+        self.asked().wakes.extend(woken);
+        self.arrived.extend(done);
+        self.check_done();
+    }
+}

@@ -1,0 +1,138 @@
+//! What all connections of a server share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use blkmq_core::SECTOR_SIZE_BYTES;
+use blkmq_runtime::{BUFFER_MAX_BYTES, VolumeId};
+
+use crate::nbd::Exports;
+
+/// What all connections of a server share. Unchanging: a new configuration is for new listeners.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// What clients can ask for. No smallest block may be under 512 bytes, and no largest payload over
+    /// [`BUFFER_MAX_BYTES`] or what the engine's memory suffices for.
+    pub exports: Arc<Exports>,
+    /// The volume behind each of the exports, in their order.
+    pub volumes: Vec<VolumeId>,
+    /// How long a handshake may take, and a request from its first byte to its last. A client may pause
+    /// for ever between requests.
+    pub handshake_timeout: Duration,
+    /// The most memory that one connection's requests and unsent replies may hold together, in bytes.
+    /// A single request may exceed it. A client that does not read its replies keeps this much from the
+    /// others.
+    pub quota_bytes: u64,
+    /// How many clients there may be.
+    pub places: Places,
+}
+
+/// How many clients a server takes, over all its listeners and their successors: clones count
+/// together.
+#[derive(Clone, Debug)]
+pub struct Places {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    max: usize,
+    taken: AtomicUsize,
+    /// It was logged that all are taken, and none has come free since.
+    is_told: AtomicBool,
+}
+
+/// One client's place.
+#[derive(Debug)]
+pub(super) struct Place {
+    shared: Arc<Shared>,
+}
+
+impl ServerConfig {
+    /// What is customary: 10 seconds for a handshake, 64 MiB a connection.
+    pub fn new(exports: Arc<Exports>, volumes: Vec<VolumeId>, places: Places) -> Self {
+        ServerConfig {
+            exports,
+            volumes,
+            handshake_timeout: Duration::from_secs(10),
+            quota_bytes: 64 << 20,
+            places,
+        }
+    }
+
+    /// Holds the parts to each other.
+    pub(super) fn assert_sound(&self) {
+        let exports = self.exports.list();
+        assert_eq!(exports.len(), self.volumes.len(), "every export has its volume");
+        for export in exports {
+            let (name, block) = (&export.name, &export.block);
+            assert!(
+                u64::from(block.min_bytes) >= SECTOR_SIZE_BYTES,
+                "export {name:?} is addressed in sectors at least"
+            );
+            assert!(
+                block.max_payload_bytes as usize <= BUFFER_MAX_BYTES,
+                "a payload of export {name:?} fits in a buffer"
+            );
+        }
+    }
+}
+
+impl Places {
+    /// Places for `max` clients.
+    pub fn new(max: usize) -> Self {
+        let (taken, is_told) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Places { shared: Arc::new(Shared { max, taken, is_told }) }
+    }
+
+    /// How many clients there may be at once.
+    pub fn max(&self) -> usize {
+        self.shared.max
+    }
+
+    /// How many clients there are.
+    pub fn taken(&self) -> usize {
+        self.shared.taken.load(Ordering::Relaxed)
+    }
+
+    /// A place, if one is free.
+    pub(super) fn take(&self) -> Option<Place> {
+        let more = |taken| (taken < self.shared.max).then_some(taken + 1);
+        // Only the count itself is shared, so no order with other memory is needed.
+        self.shared.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Place { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Whether it is the first time since a place came free that there is none.
+    pub(super) fn is_news(&self) -> bool {
+        !self.shared.is_told.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.taken.fetch_sub(1, Ordering::Relaxed);
+        self.shared.is_told.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_over_all_clones() {
+        let places = Places::new(2);
+        let first = places.take().unwrap();
+        let _second = places.clone().take().unwrap();
+        assert!(places.take().is_none());
+        assert_eq!(places.taken(), 2);
+        assert!(places.is_news());
+        assert!(!places.clone().is_news(), "it is told once");
+        drop(first);
+        assert_eq!(places.taken(), 1);
+        assert!(places.take().is_some());
+        assert!(places.is_news(), "a place had come free");
+    }
+}

@@ -1,0 +1,412 @@
+//! One client, from its greeting to its leave.
+
+use std::fmt;
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use blkmq_runtime::{Cx, Interest, IoDone, Service};
+use rustix::net::{Shutdown, shutdown};
+use tracing::{debug, info};
+
+use super::config::{Place, ServerConfig};
+use super::outbox::Outbox;
+use super::requests::{Flow, Requests};
+use super::socket;
+use super::timer::Timer;
+use crate::nbd::{Closed, Handshake, Outcome};
+
+/// How long a client may take to notice that the server has ended the connection: to close it over TCP,
+/// where closing first could destroy the last replies, or to end its handshake when the server stops.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// A client.
+pub(super) struct Connection {
+    socket: OwnedFd,
+    peer: Peer,
+    config: Arc<ServerConfig>,
+    stage: Stage,
+    end: End,
+    outbox: Outbox,
+    /// What was read from the socket but found no room.
+    kept: Kept,
+    /// Nothing more is read until there is room again.
+    is_stalled: bool,
+    timer: Timer,
+    has_begun: bool,
+    /// Given back when the client is gone for good.
+    _place: Place,
+}
+
+/// Who a client is, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    /// Over a unix socket: the how manieth there.
+    Unix(u64),
+    /// Over TCP.
+    Tcp(Option<SocketAddr>),
+}
+
+/// How far a client has come.
+enum Stage {
+    Handshake(Handshake),
+    Transmission(Box<Requests>),
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It has not begun.
+    No,
+    /// Nothing more is taken in; what was accepted is finished and answered.
+    Leaving,
+    /// All was said, and the client is to close.
+    Parting,
+    /// The client is gone; what is in flight for it is awaited.
+    Gone,
+}
+
+/// Input that found no room.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Connection {
+    /// A client that has just come. The socket does not block.
+    pub(super) fn new(
+        socket: OwnedFd,
+        peer: Peer,
+        config: Arc<ServerConfig>,
+        place: Place,
+    ) -> Self {
+        let mut greeting = Vec::new();
+        let handshake = Handshake::new(Arc::clone(&config.exports), &mut greeting);
+        let mut outbox = Outbox::default();
+        outbox.push_bytes(&greeting);
+        debug!(%peer, "client connected");
+        Connection {
+            socket,
+            peer,
+            config,
+            stage: Stage::Handshake(handshake),
+            end: End::No,
+            outbox,
+            kept: Kept::default(),
+            is_stalled: false,
+            timer: Timer::default(),
+            has_begun: false,
+            _place: place,
+        }
+    }
+}
+
+impl Service for Connection {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn interest(&self) -> Interest {
+        let readable = match self.end {
+            End::No => !self.is_stalled,
+            End::Leaving | End::Gone => false,
+            End::Parting => true,
+        };
+        Interest { readable, writable: !self.outbox.is_empty() }
+    }
+
+    fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest) {
+        // A hang-up counts as readable even while nothing is to be read. It is found out later.
+        if ready.readable && self.interest().readable {
+            self.receive(cx);
+        }
+    }
+
+    fn done(&mut self, cx: &mut Cx<'_>, done: IoDone) {
+        let Stage::Transmission(requests) = &mut self.stage else {
+            unreachable!("nothing is submitted before the transmission");
+        };
+        let outbox = (self.end != End::Gone).then_some(&mut self.outbox);
+        requests.end(cx, done, outbox);
+    }
+
+    fn flush(&mut self, cx: &mut Cx<'_>) {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.timer.start(cx, cx.now() + self.config.handshake_timeout);
+        }
+        self.send();
+        // What is sent makes room, which can be used at once: nobody else would tell of it.
+        while self.is_stalled && self.resume(cx) {
+            self.send();
+        }
+        if !self.is_stalled && self.in_flight() == 0 {
+            // A client that rests keeps no memory.
+            self.kept = Kept::default();
+        }
+        self.part(cx);
+    }
+
+    fn retry(&mut self, _cx: &mut Cx<'_>) {
+        // The end of the round resumes whoever is stalled.
+    }
+
+    fn deadline(&mut self, cx: &mut Cx<'_>) {
+        if !self.timer.fired(cx) || self.end == End::Gone {
+            return;
+        }
+        if self.end == End::No {
+            let timeout = self.config.handshake_timeout;
+            let what = match self.stage {
+                Stage::Handshake(_) => "the handshake did not end in time",
+                Stage::Transmission(_) => "a request did not arrive in time",
+            };
+            info!(peer = %self.peer, ?timeout, "{what}");
+        }
+        self.go();
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>) {
+        if self.end != End::No {
+            return;
+        }
+        match &mut self.stage {
+            Stage::Handshake(handshake) => {
+                handshake.stop();
+                self.timer.hasten(cx, cx.now() + PARTING);
+            }
+            Stage::Transmission(_) => self.leave(),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.end == End::Gone && self.in_flight() == 0
+    }
+}
+
+impl Connection {
+    fn in_flight(&self) -> usize {
+        match &self.stage {
+            Stage::Handshake(_) => 0,
+            Stage::Transmission(requests) => requests.in_flight(),
+        }
+    }
+
+    /// Reads once, and takes what came.
+    fn receive(&mut self, cx: &mut Cx<'_>) {
+        let mut scratch = cx.scratch();
+        match self.read(&mut scratch) {
+            Ok(None) => {}
+            Ok(Some((0, _))) => self.hung_up(),
+            Ok(Some((_, len))) if self.end == End::No => {
+                let left = self.take(cx, &scratch[..len]);
+                self.kept.keep(&scratch[len - left..len]);
+            }
+            // Whoever is asked to close may have sent more before. It was not accepted.
+            Ok(Some(_)) => {}
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "connection failed");
+                self.go();
+            }
+        }
+        cx.put_scratch(scratch);
+    }
+
+    /// Reads a payload's rest to where it belongs, and what follows it into `scratch`. How much that was
+    /// in all, and how much in `scratch`.
+    fn read(&mut self, scratch: &mut [u8]) -> rustix::io::Result<Option<(usize, usize)>> {
+        let Stage::Transmission(requests) = &mut self.stage else {
+            let mut slices = [IoSliceMut::new(scratch)];
+            let received = socket::receive(self.socket.as_fd(), &mut slices)?;
+            return Ok(received.map(|len| (len, len)));
+        };
+        let rest = requests.payload_rest();
+        // A long payload takes several rounds, so that others have their turn.
+        let (payload_len, beyond) = match rest.len() {
+            len if len > scratch.len() => (scratch.len(), &mut [][..]),
+            len => (len, scratch),
+        };
+        let mut slices = [IoSliceMut::new(&mut rest[..payload_len]), IoSliceMut::new(beyond)];
+        let Some(len) = socket::receive(self.socket.as_fd(), &mut slices)? else {
+            return Ok(None);
+        };
+        requests.payload_came(len.min(payload_len));
+        Ok(Some((len, len.saturating_sub(payload_len))))
+    }
+
+    /// Tries again what found no room. Whether that has led anywhere.
+    fn resume(&mut self, cx: &mut Cx<'_>) -> bool {
+        // Taken out, so that it can be read while the connection changes.
+        let mut kept = std::mem::take(&mut self.kept);
+        let before = kept.bytes.len() - kept.at;
+        let left = self.take(cx, &kept.bytes[kept.at..]);
+        kept.at = kept.bytes.len() - left;
+        if left == 0 {
+            kept.clear();
+        }
+        if self.end == End::No {
+            self.kept = kept;
+        }
+        left < before
+    }
+
+    /// Takes what it can of `input`. How much is left.
+    fn take(&mut self, cx: &mut Cx<'_>, mut input: &[u8]) -> usize {
+        if let Stage::Handshake(_) = &self.stage {
+            self.shake_hands(&mut input);
+        }
+        if self.end == End::No
+            && let Stage::Transmission(requests) = &mut self.stage
+        {
+            let flow = requests.take(cx, &mut input, &mut self.outbox);
+            self.is_stalled = matches!(flow, Flow::Stalled);
+            match flow {
+                Flow::Hungry | Flow::Stalled => self.watch(cx),
+                Flow::Leave => self.leave(),
+                Flow::Broken(violation) => {
+                    info!(peer = %self.peer, %violation, "client broke the protocol");
+                    self.go();
+                }
+            }
+        }
+        if self.end == End::No { input.len() } else { 0 }
+    }
+
+    /// Handshakes until an answer has to be sent first, or requests follow.
+    fn shake_hands(&mut self, input: &mut &[u8]) {
+        let Stage::Handshake(handshake) = &mut self.stage else { return };
+        self.is_stalled = !self.outbox.is_empty();
+        if self.is_stalled {
+            return;
+        }
+        let mut answer = Vec::new();
+        let outcome = handshake.receive(input, &mut answer);
+        if !answer.is_empty() {
+            self.outbox.push_bytes(&answer);
+            // The rest waits until the answer is sent.
+            self.is_stalled = true;
+        }
+        match outcome {
+            None => {}
+            Some(Outcome::Transmission(session)) => {
+                let index = session.export_index();
+                let export = &self.config.exports.list()[index];
+                debug!(peer = %self.peer, export = export.name, "client entered an export");
+                self.timer.clear();
+                self.stage = Stage::Transmission(Box::new(Requests::new(
+                    session,
+                    export.block.min_bytes,
+                    self.config.volumes[index],
+                    self.config.quota_bytes,
+                )));
+            }
+            Some(Outcome::Closed(closed)) => {
+                match closed {
+                    Closed::Aborted => debug!(peer = %self.peer, "client ended the handshake"),
+                    Closed::UnknownExport(_) | Closed::Stopping => {
+                        info!(peer = %self.peer, reason = %closed, "handshake failed");
+                    }
+                    _ => info!(peer = %self.peer, reason = %closed, "client broke the protocol"),
+                }
+                self.leave();
+            }
+        }
+    }
+
+    /// Watches the time while a request arrives in pieces, unless it is us who keep it waiting.
+    fn watch(&mut self, cx: &mut Cx<'_>) {
+        let Stage::Transmission(requests) = &mut self.stage else { return };
+        if requests.took_whole() || self.is_stalled {
+            self.timer.clear();
+        }
+        if !self.is_stalled && requests.is_half() {
+            self.timer.start(cx, cx.now() + self.config.handshake_timeout);
+        }
+    }
+
+    fn send(&mut self) {
+        if self.end == End::Gone {
+            return;
+        }
+        if let Err(error) = self.outbox.send(self.socket.as_fd()) {
+            debug!(peer = %self.peer, %error, "connection failed");
+            self.go();
+        }
+    }
+
+    /// The client has closed.
+    fn hung_up(&mut self) {
+        if self.end == End::No {
+            let in_flight = self.in_flight();
+            debug!(peer = %self.peer, in_flight, "client hung up");
+        }
+        self.go();
+    }
+
+    /// From now on nothing is taken in.
+    fn leave(&mut self) {
+        self.end = End::Leaving;
+        self.drop_input();
+    }
+
+    /// Ends the connection once everything is said.
+    fn part(&mut self, cx: &mut Cx<'_>) {
+        if self.end != End::Leaving || self.in_flight() > 0 || !self.outbox.is_empty() {
+            return;
+        }
+        match self.peer {
+            // What was sent is in the client's hands already.
+            Peer::Unix(_) => self.go(),
+            Peer::Tcp(_) => {
+                self.end = End::Parting;
+                self.timer.set(cx, cx.now() + PARTING);
+                if shutdown(&self.socket, Shutdown::Write).is_err() {
+                    self.go();
+                }
+            }
+        }
+    }
+
+    /// Ends the connection at once. The descriptor stays, because the worker knows it.
+    fn go(&mut self) {
+        self.end = End::Gone;
+        self.drop_input();
+        self.outbox.clear();
+        self.timer.clear();
+        // It fails if the client was faster.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        debug!(peer = %self.peer, "client disconnected");
+    }
+
+    fn drop_input(&mut self) {
+        self.is_stalled = false;
+        self.kept = Kept::default();
+        if let Stage::Transmission(requests) = &mut self.stage {
+            requests.close();
+        }
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.at = 0;
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Unix(number) => write!(f, "unix client {number}"),
+            Peer::Tcp(Some(address)) => write!(f, "{address}"),
+            Peer::Tcp(None) => write!(f, "unknown address"),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! One client's requests: from its stream to the volume, and back as replies.
+
+use blkmq_core::{Flags, Op as VolumeOp, Status};
+use blkmq_runtime::{Buffer, Cx, Io, IoDone, VolumeId};
+
+use super::allocation::{EXTENTS_MAX, allocation};
+use super::outbox::Outbox;
+use super::slots::{Slot, Slots, Then};
+use crate::nbd::{Command, Cookie, Errno, Incoming, Op, Session, Span, Verdict, Violation};
+
+/// The most requests of one connection that are in flight, or whose replies are not sent yet.
+pub const REQUESTS_MAX: usize = 128;
+
+/// The requests of a connection in transmission.
+#[derive(Debug)]
+pub(super) struct Requests {
+    session: Session,
+    min_block_bytes: u32,
+    volume: VolumeId,
+    quota_bytes: u64,
+    incoming: Incoming,
+    /// What was read but has no room yet.
+    held: Option<Command>,
+    /// A write whose payload is on its way to us.
+    payload: Option<Payload>,
+    slots: Slots,
+    in_flight_bytes: u64,
+    took_whole: bool,
+}
+
+/// A write's payload that is on its way to us.
+#[derive(Debug)]
+struct Payload {
+    cookie: Cookie,
+    span: Span,
+    fua: bool,
+    buffer: Buffer,
+    filled: usize,
+}
+
+/// Why no more was taken from the stream.
+#[derive(Debug)]
+pub(super) enum Flow {
+    /// All that was read is taken.
+    Hungry,
+    /// There is no room for more.
+    Stalled,
+    /// The client takes its leave.
+    Leave,
+    /// The client has broken the protocol.
+    Broken(Violation),
+}
+
+/// There is no room for a request.
+struct NoRoom;
+
+impl Requests {
+    /// Those of a new session over `volume`.
+    pub(super) fn new(
+        session: Session,
+        min_block_bytes: u32,
+        volume: VolumeId,
+        quota_bytes: u64,
+    ) -> Self {
+        Requests {
+            session,
+            min_block_bytes,
+            volume,
+            quota_bytes,
+            incoming: Incoming::new(),
+            held: None,
+            payload: None,
+            slots: Slots::default(),
+            in_flight_bytes: 0,
+            took_whole: false,
+        }
+    }
+
+    /// How many are in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether a request has begun to arrive and has not ended.
+    pub(super) fn is_half(&self) -> bool {
+        self.payload.is_some() || !self.incoming.is_idle()
+    }
+
+    /// Whether a request has ended to arrive since this was last asked.
+    pub(super) fn took_whole(&mut self) -> bool {
+        std::mem::take(&mut self.took_whole)
+    }
+
+    /// Where the next bytes of the stream belong, if they are a payload; perhaps nowhere any more.
+    pub(super) fn payload_rest(&mut self) -> &mut [u8] {
+        match &mut self.payload {
+            Some(payload) => &mut payload.buffer[payload.filled..],
+            None => &mut [],
+        }
+    }
+
+    /// So much was put where [`Requests::payload_rest`] says.
+    pub(super) fn payload_came(&mut self, len: usize) {
+        if let Some(payload) = &mut self.payload {
+            payload.filled += len;
+        }
+    }
+
+    /// Takes requests from the front of `input`, and moves it past what was taken.
+    pub(super) fn take(&mut self, cx: &mut Cx<'_>, input: &mut &[u8], outbox: &mut Outbox) -> Flow {
+        loop {
+            if !self.take_payload(cx, input) {
+                return Flow::Hungry;
+            }
+            if self.slots.len() + outbox.replies() >= REQUESTS_MAX {
+                return Flow::Stalled;
+            }
+            let command = match self.held.take() {
+                Some(command) => command,
+                None => match self.incoming.next(&self.session, input) {
+                    None => return Flow::Hungry,
+                    Some(Verdict::Serve(command)) => command,
+                    Some(Verdict::Refuse(refusal)) => {
+                        self.took_whole = true;
+                        outbox.push_reply(&refusal.reply(&self.session));
+                        continue;
+                    }
+                    Some(Verdict::Disconnect) => return Flow::Leave,
+                    Some(Verdict::Violation(violation)) => return Flow::Broken(violation),
+                },
+            };
+            if self.begin(cx, command, outbox).is_err() {
+                self.held = Some(command);
+                return Flow::Stalled;
+            }
+        }
+    }
+
+    /// Forgets what was not accepted yet: what has not arrived whole, or has no room.
+    pub(super) fn close(&mut self) {
+        self.held = None;
+        self.payload = None;
+    }
+
+    /// A request has ended. It is answered in `outbox`, if the client still wants to know.
+    pub(super) fn end(&mut self, cx: &mut Cx<'_>, done: IoDone, outbox: Option<&mut Outbox>) {
+        let slot = self.slots.get_mut(done.mark);
+        if let (Then::Flush, Status::Ok) = (slot.then, done.status) {
+            slot.then = Then::Done;
+            self.submit(cx, done.mark, VolumeOp::Flush, None, Flags::empty(), None);
+            return;
+        }
+        let slot = self.slots.remove(done.mark);
+        self.in_flight_bytes -= u64::from(slot.bytes);
+        let Some(outbox) = outbox else { return };
+        if let Some(errno) = Errno::from_status(done.status) {
+            let message = message_of(done.status);
+            outbox.push_reply(&self.session.failed(slot.cookie, errno, message));
+        } else if let Then::Data(span) = slot.then {
+            let buffer = done.buffer.expect("a read brings its memory back");
+            outbox.push_data(&self.session.data(slot.cookie, span), buffer);
+        } else {
+            outbox.push_head(&self.session.done(slot.cookie));
+        }
+    }
+
+    /// Puts the front of `input` where a payload is missing. Whether none is missing any more.
+    fn take_payload(&mut self, cx: &mut Cx<'_>, input: &mut &[u8]) -> bool {
+        let Some(payload) = &mut self.payload else { return true };
+        let rest = &mut payload.buffer[payload.filled..];
+        let (here, beyond) = input.split_at(rest.len().min(input.len()));
+        rest[..here.len()].copy_from_slice(here);
+        payload.filled += here.len();
+        *input = beyond;
+        if payload.filled < payload.buffer.len() {
+            return false;
+        }
+        if let Some(Payload { cookie, span, fua, buffer, .. }) = self.payload.take() {
+            self.took_whole = true;
+            let bytes = span.len_bytes();
+            let mark = self.slots.insert(Slot { cookie, then: Then::Done, bytes });
+            let flags = if fua { Flags::FUA } else { Flags::empty() };
+            self.submit(cx, mark, VolumeOp::Write, Some(span), flags, Some(buffer));
+        }
+        true
+    }
+
+    /// Begins what the client asks, if there is room for it.
+    fn begin(
+        &mut self,
+        cx: &mut Cx<'_>,
+        command: Command,
+        outbox: &mut Outbox,
+    ) -> Result<(), NoRoom> {
+        let cookie = command.cookie;
+        match command.op {
+            Op::Read { span, .. } => {
+                let buffer = self.buffer(cx, span, outbox)?;
+                let bytes = span.len_bytes();
+                let mark = self.slots.insert(Slot { cookie, then: Then::Data(span), bytes });
+                self.submit(cx, mark, VolumeOp::Read, Some(span), Flags::empty(), Some(buffer));
+            }
+            Op::Write { span, fua } => {
+                let buffer = self.buffer(cx, span, outbox)?;
+                self.payload = Some(Payload { cookie, span, fua, buffer, filled: 0 });
+                // It is whole only when its payload has come.
+                return Ok(());
+            }
+            Op::Flush => self.begin_bare(cx, cookie, VolumeOp::Flush, None, Flags::empty()),
+            Op::Trim { span, fua } => {
+                // The layer has no FUA for a discard.
+                let then = if fua { Then::Flush } else { Then::Done };
+                let mark = self.slots.insert(Slot { cookie, then, bytes: 0 });
+                self.submit(cx, mark, VolumeOp::Discard, Some(span), Flags::empty(), None);
+            }
+            Op::WriteZeroes { span, fua, no_hole } => {
+                let mut flags = Flags::empty();
+                flags.set(Flags::FUA, fua);
+                flags.set(Flags::NOUNMAP, no_hole);
+                self.begin_bare(cx, cookie, VolumeOp::WriteZeroes, Some(span), flags);
+            }
+            Op::BlockStatus { span, one_extent } => {
+                self.block_status(cx, cookie, span, one_extent, outbox);
+            }
+        }
+        self.took_whole = true;
+        Ok(())
+    }
+
+    /// Begins what brings no data along and takes none.
+    fn begin_bare(
+        &mut self,
+        cx: &mut Cx<'_>,
+        cookie: Cookie,
+        op: VolumeOp,
+        span: Option<Span>,
+        flags: Flags,
+    ) {
+        let mark = self.slots.insert(Slot { cookie, then: Then::Done, bytes: 0 });
+        self.submit(cx, mark, op, span, flags, None);
+    }
+
+    /// Memory for the data of `span`. A connection that holds nothing gets it beyond its quota too.
+    fn buffer(&mut self, cx: &mut Cx<'_>, span: Span, outbox: &Outbox) -> Result<Buffer, NoRoom> {
+        let bytes = u64::from(span.len_bytes());
+        let held_bytes = self.in_flight_bytes + outbox.data_bytes();
+        if held_bytes > 0 && held_bytes + bytes > self.quota_bytes {
+            return Err(NoRoom);
+        }
+        let buffer = cx.buffer(span.len_bytes() as usize).ok_or(NoRoom)?;
+        self.in_flight_bytes += bytes;
+        Ok(buffer)
+    }
+
+    fn submit(
+        &self,
+        cx: &mut Cx<'_>,
+        mark: u64,
+        op: VolumeOp,
+        span: Option<Span>,
+        flags: Flags,
+        buffer: Option<Buffer>,
+    ) {
+        let offset_bytes = span.map_or(0, |span| span.offset_bytes());
+        let len_bytes = span.map_or(0, |span| u64::from(span.len_bytes()));
+        cx.submit(self.volume, Io { op, flags, offset_bytes, len_bytes, buffer, mark });
+    }
+
+    fn block_status(
+        &self,
+        cx: &mut Cx<'_>,
+        cookie: Cookie,
+        span: Span,
+        one: bool,
+        outbox: &mut Outbox,
+    ) {
+        let len_bytes = u64::from(span.len_bytes());
+        let max = if one { 1 } else { EXTENTS_MAX };
+        match cx.extents(self.volume, span.offset_bytes(), len_bytes, max) {
+            Ok(extents) => {
+                let replies =
+                    self.session.structured().expect("block status is served to those who agreed");
+                let told = allocation(&extents, span.len_bytes(), self.min_block_bytes, one);
+                outbox.push_reply(&replies.block_status(cookie, &told, true));
+            }
+            Err(error) => {
+                let status = error.raw_os_error().map_or(Status::IoErr, Status::from_errno);
+                let errno = Errno::from_status(status).unwrap_or(Errno::Io);
+                let message = "the device cannot tell what it holds";
+                outbox.push_reply(&self.session.failed(cookie, errno, message));
+            }
+        }
+    }
+}
+
+/// What a client is told, beside the number.
+fn message_of(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "done",
+        Status::NoSpc => "no space is left on the device",
+        Status::NotSupp => "the device cannot do this",
+        Status::Inval => "the device does not take such a request",
+        Status::Offline => "the device has gone",
+        Status::Protection => "the device is write-protected",
+        Status::Timeout => "the device did not answer in time",
+        _ => "the device failed",
+    }
+}

@@ -1,0 +1,91 @@
+//! The requests of one connection that are in flight.
+
+use crate::nbd::{Cookie, Span};
+
+/// A request in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    /// The client's mark.
+    pub(super) cookie: Cookie,
+    /// What follows on its success.
+    pub(super) then: Then,
+    /// The memory it holds.
+    pub(super) bytes: u32,
+}
+
+/// What follows on a request's success.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    /// The data of this span is the answer.
+    Data(Span),
+    /// It is reported.
+    Done,
+    /// It has to become durable before it is reported.
+    Flush,
+}
+
+/// Requests by their mark, which is a place in a table that grows to the most there ever were.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    table: Vec<Option<Slot>>,
+    free: Vec<usize>,
+}
+
+impl Slots {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.table.len() - self.free.len()
+    }
+
+    /// Takes one in, and tells its mark.
+    pub(super) fn insert(&mut self, slot: Slot) -> u64 {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.table[place] = Some(slot);
+                place
+            }
+            None => {
+                self.table.push(Some(slot));
+                self.table.len() - 1
+            }
+        };
+        place as u64
+    }
+
+    /// The request of this mark.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub(super) fn get_mut(&mut self, mark: u64) -> &mut Slot {
+        self.table[mark as usize].as_mut().expect("what ends was begun, and ends once")
+    }
+
+    /// Takes the request of this mark out.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub(super) fn remove(&mut self, mark: u64) -> Slot {
+        let slot = self.table[mark as usize].take().expect("what ends was begun, and ends once");
+        self.free.push(mark as usize);
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_reused() {
+        let slot = |cookie| Slot { cookie: Cookie(cookie), then: Then::Done, bytes: 0 };
+        let mut slots = Slots::default();
+        let marks: Vec<u64> = (0..3).map(|cookie| slots.insert(slot(cookie))).collect();
+        assert_eq!(slots.remove(marks[1]).cookie, Cookie(1));
+        assert_eq!(slots.len(), 2);
+        assert_eq!(slots.insert(slot(9)), marks[1]);
+        assert_eq!(slots.get_mut(marks[1]).cookie, Cookie(9));
+        assert_eq!(slots.get_mut(marks[2]).cookie, Cookie(2));
+    }
+}

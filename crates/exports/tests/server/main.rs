@@ -1,0 +1,8 @@
+//! The server over real sockets, with the real runtime under it.
+
+mod client;
+mod ends;
+mod fixture;
+mod gate;
+mod listeners;
+mod requests;
