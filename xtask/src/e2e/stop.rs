@@ -19,7 +19,7 @@ const BLOCK_BYTES: usize = 4096;
 const BLOCKS: u64 = 1024;
 const DEPTH: u64 = 32;
 /// How long the clients write before the signal.
-const LOAD_TIME: Duration = Duration::from_millis(800);
+const LOAD_TIME: Duration = Duration::from_millis(2500);
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn checks() -> Vec<Check> {

@@ -23,7 +23,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("a weight beyond 1000", "weight = 800", "weight = 1001", "1001"),
     ("a weight in words", "weight = 800", "weight = \"heavy\"", "weight"),
     ("a volume on no disk", "disk =", "disk = \"mian\"", "mian"),
-    ("a volume beyond its disk", "offset = \"64M\"", "offset = \"65M\"", "bronze"),
+    ("a volume beyond its disk", "offset = \"64M\"", "offset = \"128M\"", "bronze"),
     ("volumes that overlap", "offset = \"64M\"", "offset = \"32M\"", "bronze"),
     ("a default that is no volume", "default =", "default = \"silver\"", "silver"),
     ("an address of no kind", "listen =", "listen = [\"udp:127.0.0.1:1\"]", "udp"),

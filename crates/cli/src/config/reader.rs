@@ -71,7 +71,10 @@ impl<'a> Reader<'a> {
         let what = error.message().lines().collect::<Vec<_>>().join(", ");
         let mend = "TOML has one `key = value` a line; texts, sizes and times stand in quotes, \
                     as in size = \"1G\"";
-        self.complain(error.span().unwrap_or(0..0), format!("not TOML: {what}"), mend);
+        let span = error.span().unwrap_or(0..0);
+        // The parser does not name the key, so the line is shown.
+        let line = self.text.lines().nth(Place::of(self.text, span.start).line - 1).unwrap_or("");
+        self.complain(span, format!("not TOML: {what}, in `{}`", line.trim()), mend);
     }
 
     /// Everything wrong, in the order of the text; nothing if all is well.

@@ -18,7 +18,9 @@ fn await_clients(server: &Server, count: usize) {
 
 #[test]
 fn a_client_may_die_at_any_step() {
-    let server = Server::start();
+    // Places for all, since those who died may not have been noticed when the next one comes.
+    let wanted = Wanted { max_connections: 200, ..Wanted::default() };
+    let server = Server::with(Memory::new(SIZE_BYTES), &wanted);
     let mut bystander = server.client();
     assert_eq!(bystander.write_at(0, &pattern(1, 65536)), 0);
     // The whole life of a client, cut off after each of its steps, and within them.

@@ -151,17 +151,22 @@ fn short_memory_is_waited_for() {
     assert_eq!(server.client().write_at(0, &data), 0);
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| {
-                let mut client = server.client();
-                for cookie in 0..20 {
-                    client.write(&request(cookie, READ, 0, 0, 1 << 20));
-                    client.write(&write_request(100 + cookie, 0, 32 << 20, &data[..65536]));
-                }
+            let mut client = server.client();
+            let data = &data;
+            scope.spawn(move || {
+                let mut stream = client.stream.try_clone().unwrap();
+                scope.spawn(move || {
+                    for cookie in 0..20 {
+                        stream.write_all(&request(cookie, READ, 0, 0, 1 << 20)).unwrap();
+                        let write = write_request(100 + cookie, 0, 32 << 20, &data[..65536]);
+                        stream.write_all(&write).unwrap();
+                    }
+                });
                 let mut left = 40;
                 while left > 0 {
                     let (cookie, error) = client.reply();
                     assert_eq!(error, 0);
-                    assert!(cookie >= 100 || client.read(1 << 20) == data);
+                    assert!(cookie >= 100 || client.read(1 << 20) == *data);
                     left -= 1;
                 }
             });
