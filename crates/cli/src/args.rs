@@ -18,8 +18,8 @@ use crate::output::Format;
 #[command(
     name = "blkmq",
     version,
-    about = "The multi-queue block layer in user space: one disk for many tenants, and no request is \
-             ever stranded",
+    about = "The multi-queue block layer in user space: one disk for many tenants, and no request \
+             is ever stranded",
     disable_help_subcommand = true
 )]
 pub(crate) struct Args {
@@ -46,8 +46,8 @@ pub(crate) struct ServeArgs {
     /// The configuration, in TOML
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print the built-in configuration and leave
-    #[arg(long, conflicts_with = "config")]
+    /// Print the configuration with every key and its value, and leave; the built-in one as it is
+    #[arg(long)]
     pub(crate) print_config: bool,
     /// Say whether the configuration is right and leave
     #[arg(long)]
@@ -225,10 +225,10 @@ pub(crate) fn complaint_of(error: &clap::Error) -> Complaint {
 
 fn job_help() -> String {
     let names: Vec<_> = job::names().iter().map(|name| format!("--{name}")).collect();
+    let names = names.join(" ");
     format!(
-        "Job options are fio's, by fio's names; those before the first --name hold for all jobs:\n  {}\n\n\
-         Example: blkmq bench --driver null --rw=randread --iodepth=32 --runtime=5 --time_based",
-        names.join(" ")
+        "Job options are fio's, by fio's names; those before the first --name hold for all jobs:\n  \
+         {names}\n\nExample: blkmq bench --rw=randread --iodepth=32 --runtime=5 --time_based"
     )
 }
 

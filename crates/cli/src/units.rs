@@ -74,7 +74,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(1 << shift).ok_or_else(|| UnitError::TooLarge(text.to_owned()))
 }
 
-/// Writes a size so that [`parse_size`] reads the same number back, with the largest unit that fits.
+/// Writes a size so that [`parse_size`] reads the same back, with the largest unit that fits.
 pub(crate) fn render_size(size_bytes: u64) -> String {
     let exact =
         |&&(_, shift): &&(&str, u32)| size_bytes != 0 && size_bytes.trailing_zeros() >= shift;

@@ -46,6 +46,8 @@ struct State {
     free_heap: [Vec<Block>; CLASSES],
     /// Heap memory that exists, in use or kept.
     heap_bytes: usize,
+    /// A buffer has come back since this was last asked.
+    has_freed: bool,
 }
 
 /// A piece of memory that nobody else has.
@@ -74,7 +76,13 @@ impl BufferPool {
         assert!(arena_bytes.is_multiple_of(PAGE_BYTES), "the arena is whole pages");
         assert!(arena_bytes <= limit_bytes, "the arena is part of what is bounded");
         let empty = || std::array::from_fn(|_| Vec::new());
-        let state = State { cut_bytes: 0, free_arena: empty(), free_heap: empty(), heap_bytes: 0 };
+        let state = State {
+            cut_bytes: 0,
+            free_arena: empty(),
+            free_heap: empty(),
+            heap_bytes: 0,
+            has_freed: false,
+        };
         BufferPool {
             shared: Arc::new(Shared {
                 arena: Block::allocate(arena_bytes),
@@ -93,6 +101,12 @@ impl BufferPool {
     pub(crate) unsafe fn area(&self) -> Area {
         // SAFETY: the arena stays where it is until the pool is gone, which the caller sees to.
         unsafe { Area::new(self.shared.arena.0.as_ptr(), self.shared.arena_bytes) }
+    }
+
+    /// Whether a buffer has come back since this was last asked: then it may be worth while for those
+    /// to try again who got none.
+    pub fn take_freed(&self) -> bool {
+        std::mem::take(&mut self.shared.lock().has_freed)
     }
 
     /// A buffer of `len_bytes`, or nothing while the pool is exhausted. Its contents are whatever was in
@@ -227,6 +241,7 @@ impl Drop for Buffer {
         let mut state = self.pool.lock();
         let free = if self.in_arena { &mut state.free_arena } else { &mut state.free_heap };
         free[self.class].extend(self.block.take());
+        state.has_freed = true;
     }
 }
 

@@ -131,11 +131,8 @@ impl Worker {
             self.fire_timers();
             self.serve_ready();
             self.take_turns();
-            let is_quiet = self.touched.is_empty();
             self.finish_round();
-            if !is_quiet {
-                self.feed_hungry();
-            }
+            self.feed_hungry();
             self.report_quiet();
         }
     }
@@ -252,9 +249,12 @@ impl Worker {
         self.done = all;
     }
 
-    /// Memory may have come back in this round: those who wait for it try again, in their order. What
-    /// they do is finished in the next round, which comes without sleep.
+    /// If memory has come back, those who wait for it try again, in their order. What they do is
+    /// finished in the next round, which comes without sleep.
     fn feed_hungry(&mut self) {
+        if self.hands.hungry.is_empty() || !self.hands.pool.take_freed() {
+            return;
+        }
         for _ in 0..self.hands.hungry.len() {
             let Some(client) = self.hands.hungry.pop_front() else { return };
             if self.clients.contains(client) {

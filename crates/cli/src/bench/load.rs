@@ -244,8 +244,8 @@ impl<'a> Load<'a> {
             Kind::Sync => Op::Flush,
         };
         if op.has_data() {
-            // SAFETY: the slot was free, so no request with its memory is on its way, and the memory
-            // outlives the threads in which requests travel.
+            // SAFETY: the slot was free, so no request with its memory is on its way, and the
+            // memory outlives the threads in which requests travel.
             segments.push(unsafe { self.memory.segment(slot, io.len_bytes) });
         }
         Bio {

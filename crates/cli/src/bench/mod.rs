@@ -46,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) nr_requests: u32,
     /// The device's budget; nothing if it has none.
     pub(crate) queue_depth: Option<u32>,
-    /// The number of hardware queues; nothing for one for each clone, up to the number of processors.
+    /// The number of hardware queues; nothing for one a clone, up to the number of processors.
     pub(crate) hw_queues: Option<u16>,
 }
 
@@ -123,7 +123,7 @@ fn groups(jobs: &[Job]) -> Vec<Vec<Clone<'_>>> {
             groups.push(Vec::new());
         }
         // Each job is a tenant, unless it shares a name with another.
-        let owner = job.tenant.clone().map_or(Err(nth), Ok);
+        let owner = job.tenant.clone().ok_or(nth);
         let next = tenants.len() as u32;
         let tenant = TenantId(*tenants.entry(owner).or_insert(next));
         for nth in 0..job.numjobs {

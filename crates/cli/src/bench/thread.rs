@@ -32,8 +32,8 @@ pub(super) struct Outcome {
     pub(super) elapsed: Duration,
 }
 
-/// A thread at work. It serves its hardware queue until the group ends, whether or not it has a load
-/// of its own: what the scheduler gave to its ring has to come back, whosever it is.
+/// A thread at work. It serves its hardware queue until the group ends, whether or not it has a
+/// load of its own: what the scheduler gave to its ring has to come back, whosever it is.
 pub(super) struct Thread<'a, D: Device> {
     group: &'a Group<'a, D>,
     cpu: Cpu<D>,

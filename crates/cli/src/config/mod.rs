@@ -7,6 +7,7 @@
 mod builtin;
 mod disk;
 mod reader;
+mod render;
 mod server;
 mod volume;
 

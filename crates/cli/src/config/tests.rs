@@ -55,10 +55,8 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
     assert_eq!(built_in.nbd, nbd);
 }
 
-#[test]
-fn every_key_is_read() {
-    let config = good(
-        r#"
+/// Every key, each with a value that is not its default.
+const EVERY_KEY: &str = r#"
         [disk.fast]
         driver = "null"
         size = 1048576
@@ -97,8 +95,11 @@ fn every_key_is_read() {
         max_connections = 7
         handshake_timeout = "1s"
         listen = ["unix:n.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:0", "tcp:[::1]:0"]
-        "#,
-    );
+        "#;
+
+#[test]
+fn every_key_is_read() {
+    let config = good(EVERY_KEY);
     let [fast, slow] = &config.disks[..] else { panic!("two disks") };
     assert_eq!((fast.size_bytes, fast.nr_requests, fast.queue_depth), (1 << 20, 64, Some(8)));
     assert_eq!(
@@ -131,6 +132,16 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn what_is_printed_reads_back_the_same() {
+    for text in ["", EVERY_KEY, "[disk.'a.b']\ndriver = 'null'\n[server]\nstop_timeout = '1500us'"]
+    {
+        let config = good(text);
+        let printed = config.to_string();
+        assert_eq!(good(&printed), config, "{printed}");
+    }
+}
+
+#[test]
 fn volumes_have_defaults_that_fill_the_disk() {
     let config = good(&format!("{TWO_VOLUMES}[volume.a]\nsize = '1M'\n[volume.b]\n"));
     assert_eq!(config.volumes[1].offset_bytes, 1 << 20);
@@ -157,7 +168,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ("[dsik.d]", "t.toml:1:2: unknown key `dsik` at the top\n  mend: did you mean `disk`?"),
     (
         "[server]\ncolour = 1",
-        "t.toml:2:1: unknown key `colour` in [server]\n  mend: right are: memory_limit, stop_timeout",
+        "t.toml:2:1: unknown key `colour` in [server]\n  \
+         mend: right are: memory_limit, stop_timeout",
     ),
     (
         "[disk.d]\ndriver = 'memroy'",
@@ -170,7 +182,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "[disk.d]\ndriver = 'null'\nscheduler = 'bfq'",
-        "t.toml:3:13: scheduler `bfq` is not there yet\n  mend: this version has: none, mq-deadline",
+        "t.toml:3:13: scheduler `bfq` is not there yet\n  \
+         mend: this version has: none, mq-deadline",
     ),
     (
         "[disk.d]\ndriver = 'null'\nscheduler = 'noop'",
@@ -240,7 +253,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "[disk]\nmain = 3",
-        "t.toml:2:8: `disk.main` is a table, not a whole number\n  mend: write a table, [disk.main]",
+        "t.toml:2:8: `disk.main` is a table, not a whole number\n  \
+         mend: write a table, [disk.main]",
     ),
     ("[disk]", "t.toml:1:2: [disk] names no disk\n  mend: write [disk.NAME], or leave [disk] out"),
     (

@@ -79,7 +79,7 @@ fn read(name: &str, table: &Table<'_>, disks: &[Disk], before: &[Volume]) -> Opt
     let size = table.get("size").map(Field::sectors);
     let disk = read_disk(name, table, disks)?;
 
-    // What is wrong has been noted; going on with a guess would only add complaints about the guess.
+    // What is wrong has been noted; going on with a guess would only add complaints about it.
     let on_same = before.iter().filter(|volume| volume.disk == disk);
     let end_of_others = on_same.map(Volume::end_bytes).max().unwrap_or(0);
     let offset_bytes = offset.unwrap_or(Some(end_of_others))?;

@@ -2,8 +2,8 @@
 
 use super::random::Random;
 
-/// A linear congruential generator of full period over a power of two, whose bits are mixed in a way
-/// that can be undone. Values past the limit are passed over, fewer than one for each one given.
+/// A linear congruential generator of full period over a power of two, whose bits are mixed in a
+/// way that can be undone. Values past the limit are passed over, less than one for each one given.
 #[derive(Clone, Debug)]
 pub(super) struct Permutation {
     limit: u64,
@@ -35,7 +35,7 @@ impl Permutation {
         }
         self.left -= 1;
         loop {
-            // A multiplier of one more than a multiple of four and an odd addend give a full period.
+            // A multiplier of one more than a multiple of four and an odd addend: full period.
             let state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(self.addend);
             self.state = state & self.mask;
             // The lower half of the bits has short periods; the upper half lends it its own.

@@ -24,7 +24,8 @@ fn one(line: &str) -> Job {
 fn jobs_inherit_from_every_global_section_before_them() {
     let jobs = file(
         "[global]\nbs=8k\niodepth=4\nioengine=libaio\ndirect=1\n[a]\nrw=randread\nioengine=sync\n\
-         [global]\niodepth=16\n[b]\nbs=64k\nstonewall\n;blkmq: weight=800 tenant=gold\n[c]\nname=d\n",
+         [global]\niodepth=16\n[b]\nbs=64k\nstonewall\n\
+         ;blkmq: weight=800 tenant=gold\n[c]\nname=d\n",
     )
     .unwrap();
     let [a, b, d] = &jobs.jobs[..] else { panic!("three jobs") };

@@ -123,8 +123,8 @@ pub(super) fn microseconds(text: &str) -> Read<Duration> {
     Ok(parse_time_or(text, Duration::from_micros(1))?)
 }
 
-/// The classes of I/O priority go by number: 0 none, 1 real time, 2 best effort, 3 idle. None is best
-/// effort, as in Linux.
+/// The classes of I/O priority go by number: 0 none, 1 real time, 2 best effort, 3 idle. None is
+/// best effort, as in Linux.
 pub(super) fn prioclass(text: &str) -> Read<Class> {
     Ok(match small(text, 0, 3)? {
         1 => Class::RealTime,

@@ -78,7 +78,7 @@ fn per_second(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
-/// Latencies by fio's steps: below 2, 4, 10, ... 1000 ns, then us, then ms, then 2000 ms and longer.
+/// Latencies by fio's steps: below 2, 4, 10, ... 1000 ns, then us, then ms, then 2 s and longer.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Buckets {
     ns: [u64; 10],

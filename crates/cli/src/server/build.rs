@@ -19,7 +19,8 @@ use crate::config::{Config, Disk, Driver, Listen, Scheduler, Volume};
 pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complaint> {
     let workers = config.disks.iter().map(|disk| disk.hw_queues).max().unwrap_or(1);
     let workers = u16::try_from(workers).unwrap_or(WORKERS_MAX).clamp(1, WORKERS_MAX);
-    let memory_limit_bytes = usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
+    let memory_limit_bytes =
+        usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
     let mut builder = Builder::new(workers, memory_limit_bytes);
     let mut disks = Vec::new();
     for disk in &config.disks {
@@ -44,9 +45,14 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
         .map(|volume| export(volume, &disks[volume.disk].1, payload_max_bytes))
         .collect();
     let default = config.volumes[config.nbd.default].name.as_str();
-    let exports = Exports::new(exports, Some(default)).map_err(|error| complaint("volume", &error))?;
+    let exports =
+        Exports::new(exports, Some(default)).map_err(|error| complaint("volume", &error))?;
+    // A client that does not read its replies keeps its quota from the others of its worker, so none
+    // gets more than an eighth of what there is, but for one request.
+    let share_bytes = config.server.memory_limit_bytes / u64::from(workers) / 8;
     let server = Arc::new(ServerConfig {
         handshake_timeout: config.nbd.handshake_timeout,
+        quota_bytes: share_bytes.max(u64::from(payload_max_bytes)),
         ..ServerConfig::new(
             Arc::new(exports),
             volumes,
@@ -88,7 +94,9 @@ fn add_device<D: Device>(builder: &mut Builder, disk: &Disk, device: D) -> (Disk
         hw_queues: u16::try_from(disk.hw_queues).unwrap_or(WORKERS_MAX),
         scheduler: match &disk.scheduler {
             Scheduler::None => None,
-            Scheduler::MqDeadline(config) => Some(Box::new(Deadline::new(*config, disk.nr_requests))),
+            Scheduler::MqDeadline(config) => {
+                Some(Box::new(Deadline::new(*config, disk.nr_requests)))
+            }
         },
     };
     (builder.disk(device, config), limits)
@@ -106,7 +114,9 @@ fn add_volume(
         return Err(Complaint {
             source: format!("volume.{}", volume.name),
             place: None,
-            what: format!("its disk has blocks of {block_bytes} bytes, and it is not made of whole ones"),
+            what: format!(
+                "its disk has blocks of {block_bytes} bytes, and it is not made of whole ones"
+            ),
             mend: format!("make offset and size multiples of {block_bytes}"),
         });
     }
@@ -163,7 +173,8 @@ fn listen_address(listen: &Listen) -> ListenAddress {
 /// An error whose first line is what, and whose second is the mend.
 fn complaint(source: &str, error: &dyn std::error::Error) -> Complaint {
     let text = error.to_string();
-    let (what, mend) = text.split_once('\n').or_else(|| text.rsplit_once(": ")).unwrap_or((&text, ""));
+    let (what, mend) =
+        text.split_once('\n').or_else(|| text.rsplit_once(": ")).unwrap_or((&text, ""));
     Complaint {
         source: source.to_owned(),
         place: None,

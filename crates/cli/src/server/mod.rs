@@ -40,7 +40,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             let mend = match error {
-                StopError::Timeout(_) => "see which device does not answer, or give stop_timeout more",
+                StopError::Timeout(_) => {
+                    "see which device does not answer, or give stop_timeout more"
+                }
                 _ => "see the log for the device that failed",
             };
             eprintln!("blkmq serve: {error}\n  mend: {mend}");

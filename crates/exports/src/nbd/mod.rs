@@ -1,5 +1,5 @@
-//! The server's side of the NBD protocol, without I/O: no socket, no thread, no clock. What brings it
-//! to sockets is [`server`].
+//! The server's side of the NBD protocol, without I/O: no socket, no thread, no clock. What brings
+//! it to sockets is [`server`].
 //!
 //! A connection lives through two phases, each a state machine that is fed bytes in whatever pieces
 //! the socket gives:

@@ -129,7 +129,7 @@ impl Device for Gated {
 
     fn has_finished(&self, ring: &GatedRing) -> bool {
         let is_open = self.gate.shared.is_open.load(Ordering::SeqCst);
-        is_open && !(ring.waiting.is_empty() && !self.memory.has_finished(&ring.memory))
+        is_open && (!ring.waiting.is_empty() || self.memory.has_finished(&ring.memory))
     }
 
     fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use blkmq_drivers::Memory;
 
 use crate::client::{
-    BLOCK_STATUS, Client, EINVAL, EIO, FLUSH, FUA, READ, REQ_ONE, TRIM, WRITE_ZEROES, pattern,
-    request, write_request,
+    BLOCK_STATUS, Client, DISC, EINVAL, EIO, FLUSH, FUA, READ, REQ_ONE, TRIM, WRITE_ZEROES,
+    option_bytes, pattern, request, write_request,
 };
 use crate::fixture::{SIZE_BYTES, Server, Wanted};
 use crate::gate::{Gate, Gated};
@@ -31,6 +31,33 @@ fn what_is_written_is_read() {
     let last = client.read_at(2 << 23, 65536);
     assert!(last[..4096].iter().all(|byte| *byte == 0));
     assert!(last[4096..] == pattern(2, 65536)[4096..]);
+    server.stop();
+}
+
+#[test]
+fn a_client_may_say_everything_at_once() {
+    let server = Server::start();
+    let mut client = Client::connect(&server.path);
+    let go = option_bytes(7, &[&4_u32.to_be_bytes()[..], b"gold", &[0, 0]].concat());
+    let data = pattern(6, 4096);
+    client.write(
+        &[
+            &3_u32.to_be_bytes()[..],
+            &option_bytes(3, &[]),
+            &option_bytes(99, &[1; 1000]),
+            &go,
+            &write_request(1, 0, 4096, &data),
+            &request(2, FLUSH, 0, 0, 0),
+            &request(3, DISC, 0, 0, 0),
+        ]
+        .concat(),
+    );
+    let rest = client.rest();
+    let replies = &rest[rest.len() - 32..];
+    assert_eq!(rest[..8], *b"NBDMAGIC");
+    assert_eq!(replies[..8], [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0]);
+    assert_eq!(replies[16..24], [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0]);
+    assert!(server.client().read_at(4096, 4096) == data);
     server.stop();
 }
 

@@ -69,8 +69,8 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// Appends `bytes` with everything percent-encoded but what stands for itself anywhere in a URI, and
-/// slashes.
+/// Appends `bytes` with everything percent-encoded but what stands for itself anywhere in a URI,
+/// and slashes.
 fn encode(uri: &mut String, bytes: &[u8]) {
     for byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {

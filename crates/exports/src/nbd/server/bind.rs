@@ -24,8 +24,8 @@ const BACKLOG: i32 = 1024;
 const LOCK_TRIES: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Why a server cannot listen at an address. The first line says what is wrong, the second how to mend
-/// it.
+/// Why a server cannot listen at an address. The first line says what is wrong, the second how to
+/// mend it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -99,8 +99,8 @@ fn bind_unix(path: PathBuf) -> Result<Bound, BindError> {
         Errno::NAMETOOLONG => BindError::PathTooLong(path.clone()),
         errno => failed(errno),
     })?;
-    // Who finds a stale socket removes it and then listens in its place. Between the two nobody else
-    // may do the same, or remove what has just become alive.
+    // Who finds a stale socket removes it and then listens in its place. Between the two nobody
+    // else may do the same, or remove what has just become alive.
     let _lock = lock_folder(&path);
     let socket = unix_socket().map_err(failed)?;
     // The kernel gives this mode to the file, which so is never open to others.

@@ -12,17 +12,17 @@ use crate::nbd::Exports;
 /// What all connections of a server share. Unchanging: a new configuration is for new listeners.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// What clients can ask for. No smallest block may be under 512 bytes, and no largest payload over
-    /// [`BUFFER_MAX_BYTES`] or what the engine's memory suffices for.
+    /// What clients can ask for. No smallest block may be under 512 bytes, and no largest payload
+    /// over [`BUFFER_MAX_BYTES`] or what the engine's memory suffices for.
     pub exports: Arc<Exports>,
     /// The volume behind each of the exports, in their order.
     pub volumes: Vec<VolumeId>,
-    /// How long a handshake may take, and a request from its first byte to its last. A client may pause
-    /// for ever between requests.
+    /// How long a handshake may take, and a request from its first byte to its last. A client may
+    /// pause for ever between requests.
     pub handshake_timeout: Duration,
-    /// The most memory that one connection's requests and unsent replies may hold together, in bytes.
-    /// A single request may exceed it. A client that does not read its replies keeps this much from the
-    /// others.
+    /// The most memory that one connection's requests and unsent replies may hold together, in
+    /// bytes. A single request may exceed it. A client that does not read its replies keeps this
+    /// much from the others.
     pub quota_bytes: u64,
     /// How many clients there may be.
     pub places: Places,

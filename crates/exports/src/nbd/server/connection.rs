@@ -18,8 +18,9 @@ use super::socket;
 use super::timer::Timer;
 use crate::nbd::{Closed, Handshake, Outcome};
 
-/// How long a client may take to notice that the server has ended the connection: to close it over TCP,
-/// where closing first could destroy the last replies, or to end its handshake when the server stops.
+/// How long a client may take to notice that the server has ended the connection: to close it over
+/// TCP, where closing first could destroy the last replies, or to end its handshake when the server
+/// stops.
 const PARTING: Duration = Duration::from_secs(1);
 
 /// A client.
@@ -215,8 +216,8 @@ impl Connection {
         cx.put_scratch(scratch);
     }
 
-    /// Reads a payload's rest to where it belongs, and what follows it into `scratch`. How much that was
-    /// in all, and how much in `scratch`.
+    /// Reads a payload's rest to where it belongs, and what follows it into `scratch`. How much
+    /// that was in all, and how much in `scratch`.
     fn read(&mut self, scratch: &mut [u8]) -> rustix::io::Result<Option<(usize, usize)>> {
         let Stage::Transmission(requests) = &mut self.stage else {
             let mut slices = [IoSliceMut::new(scratch)];

@@ -28,6 +28,8 @@ pub struct Listener {
     /// How many clients have come, which numbers those that have no address.
     clients: u64,
     is_paused: bool,
+    /// It was logged that nobody can be accepted, and nobody was since.
+    is_told: bool,
     is_stopped: bool,
 }
 
@@ -35,8 +37,8 @@ impl Listener {
     /// Listens at `address`. Clients can connect from now on, and are greeted once a worker has the
     /// listener.
     ///
-    /// The file of a unix socket can be used by its owner alone. It is removed at the end, if it is still
-    /// ours. One that a dead server left is replaced.
+    /// The file of a unix socket can be used by its owner alone. It is removed at the end, if it is
+    /// still ours. One that a dead server left is replaced.
     ///
     /// # Errors
     ///
@@ -48,11 +50,18 @@ impl Listener {
     pub fn bind(address: &ListenAddress, config: Arc<ServerConfig>) -> Result<Self, BindError> {
         config.assert_sound();
         let bound = bind(address)?;
-        Ok(Listener { bound, config, clients: 0, is_paused: false, is_stopped: false })
+        Ok(Listener {
+            bound,
+            config,
+            clients: 0,
+            is_paused: false,
+            is_told: false,
+            is_stopped: false,
+        })
     }
 
-    /// Where it listens: a unix socket's path from the root, and the port that was free if 0 was asked
-    /// for.
+    /// Where it listens: a unix socket's path from the root, and the port that was free if 0 was
+    /// asked for.
     pub fn address(&self) -> &ListenAddress {
         &self.bound.address
     }
@@ -67,6 +76,7 @@ impl Listener {
         match socket::accept(self.bound.socket.as_fd()) {
             Ok(Some((socket, address))) => {
                 self.clients += 1;
+                self.is_told = false;
                 let peer = match (&self.bound.address, address) {
                     (ListenAddress::Tcp(_), Some(address)) => Peer::Tcp(Some(address)),
                     (ListenAddress::Tcp(_), None) => Peer::Tcp(None),
@@ -80,10 +90,12 @@ impl Listener {
             Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => Some(()),
             Err(error) => {
                 // The client still waits, and would be reported again and again.
-                let pause = PAUSE;
-                warn!(at = %self.bound.address, %error, ?pause, "cannot accept clients just now");
+                if !std::mem::replace(&mut self.is_told, true) {
+                    let address = &self.bound.address;
+                    warn!(%address, %error, "cannot accept clients; trying again and again");
+                }
                 self.is_paused = true;
-                cx.set_deadline(Some(cx.now() + pause));
+                cx.set_deadline(Some(cx.now() + PAUSE));
                 None
             }
         }

@@ -1,15 +1,16 @@
 //! The server: the protocol over sockets, as services of the runtime.
 //!
-//! A [`Listener`] waits at a [`ListenAddress`] and hands every client to one of the workers. There a
-//! connection reads in bounded batches, submits what is asked, and sends what has ended with one
+//! A [`Listener`] waits at a [`ListenAddress`] and hands every client to one of the workers. There
+//! a connection reads in bounded batches, submits what is asked, and sends what has ended with one
 //! system call a round. All listeners of a server share one [`ServerConfig`].
 //!
 //! A connection holds at most [`REQUESTS_MAX`] requests that are in flight or whose replies are not
-//! sent yet, and [`ServerConfig::quota_bytes`] of memory for them. At a limit, and while the worker's
-//! memory is short, it stops reading, so that the client's own socket holds the client back.
+//! sent yet, and [`ServerConfig::quota_bytes`] of memory for them. At a limit, and while the
+//! worker's memory is short, it stops reading, so that the client's own socket holds the client
+//! back. What it had read by then it keeps, at most one of the worker's receive buffers full.
 //!
-//! A client that goes, dies or breaks the protocol is disconnected at once; what it had in flight is
-//! awaited and dropped. One that takes its leave in good order gets its last replies first.
+//! A client that goes, dies or breaks the protocol is disconnected at once; what it had in flight
+//! is awaited and dropped. One that takes its leave in good order gets its last replies first.
 
 mod address;
 mod allocation;

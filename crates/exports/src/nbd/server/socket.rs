@@ -12,8 +12,8 @@ use rustix::net::{self, SendAncillaryBuffer, SendFlags, SocketFlags};
 /// The flags of every socket.
 pub(super) const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
-/// After how much silence a TCP peer is asked whether it is still there, and how often until it counts
-/// as gone: without that a machine that lost its power would keep its place for ever.
+/// After how much silence a TCP peer is asked whether it is still there, and how often until it
+/// counts as gone: without that a machine that lost its power would keep its place for ever.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_COUNT: u32 = 4;
@@ -31,8 +31,8 @@ pub(super) fn send(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Result<Opt
     }
 }
 
-/// Reads what there is into the first of `slices`, and when that is full into the next; `None` if there
-/// is nothing just now, zero if there will never be.
+/// Reads what there is into the first of `slices`, and when that is full into the next; `None` if
+/// there is nothing just now, zero if there will never be.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     slices: &mut [IoSliceMut<'_>],

@@ -5,8 +5,8 @@ use blkmq_runtime::Cx;
 
 /// When a client's time is over.
 ///
-/// The worker's timer is only touched to bring it forward: a deadline that moved into the future, as it
-/// does with every request that arrives in pieces, is noticed when the old one comes.
+/// The worker's timer is only touched to bring it forward: a deadline that moved into the future,
+/// as it does with every request that arrives in pieces, is noticed when the old one comes.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     wanted: Option<Time>,
