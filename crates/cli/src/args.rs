@@ -227,7 +227,7 @@ fn job_help() -> String {
     let names: Vec<_> = job::names().iter().map(|name| format!("--{name}")).collect();
     let names = names.join(" ");
     format!(
-        "Job options are fio's, by fio's names; those before the first --name hold for all jobs:\n  \
+        "Job options are fio's; those before the first --name hold for all jobs:\n  \
          {names}\n\nExample: blkmq bench --rw=randread --iodepth=32 --runtime=5 --time_based"
     )
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+
 /// Number, extremes, mean and deviation of latencies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Moments {
@@ -12,13 +14,11 @@ pub(crate) struct Moments {
     sum_of_squares: f64,
 }
 
-/// Latencies with their distribution, to three significant figures.
-///
-/// The counts are those of an HDR histogram. They are kept by hand because the crate of that name
-/// takes 60 instructions for each record, which is more than scheduler `none` needs to dispatch.
+/// Latencies with their distribution, to three significant figures. Recording one takes some sixty
+/// instructions, which stand in the bench's figures.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
-    counts: Box<[u64]>,
+    counts: Histogram<u64>,
     n: u64,
     min_ns: u64,
     max_ns: u64,
@@ -80,27 +80,9 @@ pub(crate) struct Stats {
     pub(crate) usage: Usage,
 }
 
-/// Latencies below this are counted each for itself, and longer ones by this many steps for each
-/// doubling, halved: three significant figures.
-const EXACT_BITS: u32 = 11;
 /// Latencies from here on (137 s) are counted as one.
 const LONGEST_NS: u64 = (1 << 37) - 1;
-const COUNTS: usize = place(LONGEST_NS) + 1;
-
-/// Where a latency is counted.
-#[inline]
-const fn place(latency_ns: u64) -> usize {
-    let shift = (latency_ns | ((1 << EXACT_BITS) - 1)).ilog2() + 1 - EXACT_BITS;
-    ((shift as usize) << (EXACT_BITS - 1)) + (latency_ns >> shift) as usize
-}
-
-/// The middle of the latencies that are counted at a place.
-fn middle_ns(place: usize) -> u64 {
-    let half = 1_u64 << (EXACT_BITS - 1);
-    let shift = (place as u64 / half).saturating_sub(1);
-    let least_ns = (place as u64 - shift * half) << shift;
-    least_ns + ((1 << shift) >> 1)
-}
+const SIGNIFICANT_FIGURES: u8 = 3;
 
 impl Default for Moments {
     fn default() -> Self {
@@ -168,7 +150,8 @@ impl Moments {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let counts = vec![0; COUNTS].into_boxed_slice();
+        let counts = Histogram::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_FIGURES)
+            .expect("the bounds are those that the crate allows");
         Latencies { counts, n: 0, min_ns: u64::MAX, max_ns: 0, sum_ns: 0 }
     }
 }
@@ -177,7 +160,7 @@ impl Latencies {
     /// Counts a latency.
     #[inline]
     pub(crate) fn record(&mut self, latency_ns: u64) {
-        self.counts[place(latency_ns.min(LONGEST_NS))] += 1;
+        self.counts.saturating_record(latency_ns);
         self.n += 1;
         self.min_ns = self.min_ns.min(latency_ns);
         self.max_ns = self.max_ns.max(latency_ns);
@@ -211,12 +194,14 @@ impl Latencies {
     pub(crate) fn each(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         // A step may be wider than what fell into it.
         let (min_ns, max_ns) = (self.min_ns.min(self.max_ns), self.max_ns);
-        let occurred = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        occurred.map(move |(place, count)| (middle_ns(place).clamp(min_ns, max_ns), *count))
+        self.counts.iter_recorded().map(move |step| {
+            let middle_ns = self.counts.median_equivalent(step.value_iterated_to());
+            (middle_ns.clamp(min_ns, max_ns), step.count_at_value())
+        })
     }
 
     fn add(&mut self, other: &Latencies) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.counts.add(&other.counts).expect("all histograms have the same bounds");
         self.n += other.n;
         self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
@@ -366,22 +351,6 @@ mod tests {
         assert_eq!((moments.n(), moments.min_ns(), moments.max_ns()), (8, 2, 9));
         assert_eq!(moments.mean_ns(), 5.0);
         assert!((moments.deviation_ns() - (32.0_f64 / 7.0).sqrt()).abs() < 1e-9);
-    }
-
-    #[test]
-    fn every_latency_is_counted_near_itself() {
-        let mut last = 0;
-        for latency_ns in (0..5000).chain((13..37).flat_map(|bit| {
-            let power = 1_u64 << bit;
-            [power - 1, power, power + power / 3, power + power / 2]
-        })) {
-            let place = place(latency_ns);
-            assert!(place >= last, "places rise with latencies");
-            last = place;
-            let error = middle_ns(place).abs_diff(latency_ns) as f64;
-            assert!(error <= latency_ns as f64 * 0.0005, "{latency_ns} is told as {error} off");
-        }
-        assert_eq!(place(LONGEST_NS), COUNTS - 1);
     }
 
     #[test]

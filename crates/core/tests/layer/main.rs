@@ -1,9 +1,14 @@
 //! The layer as its users see it: through its public interface alone.
 
+mod busy;
 mod device;
+mod dispatch;
+mod entry;
 mod env;
+mod fifo;
 mod oracle;
 mod order;
 mod random;
 mod rng;
+mod scheduler;
 mod world;

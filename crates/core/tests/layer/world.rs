@@ -251,6 +251,16 @@ impl World {
         self.waiting.iter().map(VecDeque::len).sum()
     }
 
+    /// A submitter loses interest in what it could not place.
+    pub(crate) fn forget_waiting(&mut self, ctx: usize) {
+        self.waiting[ctx].clear();
+    }
+
+    /// The sectors of what the device took, in order.
+    pub(crate) fn issued(&self) -> Vec<u64> {
+        self.device().issues.iter().map(|issue| issue.sector).collect()
+    }
+
     pub(crate) fn held(&self) -> Held {
         self.queue.held()
     }
