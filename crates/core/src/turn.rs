@@ -9,7 +9,7 @@ use crate::cpu::{BATCH, Cpu};
 use crate::driver::{Driver, Env, Wish};
 use crate::elevator::Completion;
 use crate::queue::{CtxId, HctxId, Queue};
-use crate::request::{Done, Grant, InFlight, Request};
+use crate::request::{Body, Done, Grant, InFlight, Request};
 use crate::status::Status;
 use crate::sync::{SeqCst, fence, is_unwinding};
 use crate::time::Time;
@@ -72,7 +72,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         if let Err(status) = self.queue.limits.check(&bio) {
             return Err(Refused::Invalid(bio, status));
         }
-        let request = self.enter(bio).map_err(Refused::WouldBlock)?;
+        let Some(body) = self.enter() else { return Err(Refused::WouldBlock(bio)) };
+        let request = Request::start(body, bio, self.cpu.ctx, self.now);
         self.cpu.counters.submitted += 1;
         self.due = true;
         if request.op == Op::Flush && self.queue.elevator.is_some() {
@@ -142,20 +143,18 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.now
     }
 
-    /// Gets a request for the bio. If there is none the submitter is marked, and whoever ends a
+    /// Gets the memory of a request. If there is none the submitter is marked, and whoever ends a
     /// request wakes it.
-    fn enter(&mut self, bio: Bio) -> Result<Request, Bio> {
+    fn enter(&mut self) -> Option<Box<Body>> {
         let pool = &self.queue.pool;
-        let (ctx, now) = (self.cpu.ctx, self.now);
-        let bio = match pool.get(bio, ctx, now, &mut self.cpu.pool_hint) {
-            Ok(request) => return Ok(request),
-            Err(bio) => bio,
-        };
-        self.queue.entry.set(usize::from(ctx.0));
-        // Pair E1, the waiter's side: the mark is published before the pool is looked at again. The
-        // other side is the fence in `settle`.
-        fence(SeqCst);
-        pool.get(bio, ctx, now, &mut self.cpu.pool_hint)
+        let hint = &mut self.cpu.pool_hint;
+        pool.get(hint).or_else(|| {
+            self.queue.entry.set(usize::from(self.cpu.ctx.0));
+            // Pair E1, the waiter's side: the mark is published before the pool is looked at again.
+            // The other side is the fence in `settle`.
+            fence(SeqCst);
+            pool.get(hint)
+        })
     }
 
     /// Puts back the tag and the budget of a request, in this order.

@@ -1,6 +1,8 @@
 //! The engine: disks, volumes, and the workers that serve them.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::abort;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use blkmq_core::{BudgetMode, Config, CtxId, Queue, Scheduler};
 use blkmq_drivers::Device;
+use tracing::error;
 
 use crate::buffer::{BUFFER_MAX_BYTES, BufferPool, PAGE_BYTES};
 use crate::clock::Clock;
@@ -71,7 +74,7 @@ pub enum StopError {
     /// A disk could not make durable what was written.
     #[error("a disk failed to flush; what was written since its last flush may be lost")]
     Flush,
-    /// A worker has ended before its time.
+    /// A worker has ended before its time, which is a defect.
     #[error("a worker has ended before its time; see the log")]
     Worker,
 }
@@ -141,7 +144,7 @@ impl Builder {
         let made: Vec<Worker> = made.collect::<io::Result<_>>()?;
         let threads = made.into_iter().enumerate().map(|(index, worker)| {
             let name = format!("blkmq-{index}");
-            thread::Builder::new().name(name).spawn(move || worker.run())
+            thread::Builder::new().name(name).spawn(move || run_or_abort(worker))
         });
         let threads = threads.collect::<io::Result<_>>()?;
         Ok(Engine { mailboxes, threads, reports, next_worker: 0 })
@@ -183,6 +186,19 @@ impl Engine {
         }
         if is_flushed { Ok(()) } else { Err(StopError::Flush) }
     }
+}
+
+/// Runs a worker. If it fails, its clients would wait for ever, and so would the other workers for what
+/// it holds: a process that ends is found and restarted.
+fn run_or_abort(worker: Worker) {
+    let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
+    let reason = match end {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("it cannot wait for events: {error}"),
+        Err(_) => "it panicked, see above".to_owned(),
+    };
+    error!(reason, "a worker has failed; the process ends");
+    abort();
 }
 
 fn arena_bytes(share_bytes: usize) -> usize {

@@ -119,13 +119,13 @@ impl Worker {
     }
 
     /// Works until it is told to end.
-    pub(crate) fn run(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If the poller fails, although it and its descriptors are ours and open.
+    pub(crate) fn run(mut self) -> io::Result<()> {
         while self.stop != Stop::Exit {
-            if let Err(error) = self.wait() {
-                // The poller is ours and its descriptors are open: this is no state to go on in.
-                error!(worker = self.hands.index, %error, "cannot wait for events; the worker ends");
-                return;
-            }
+            self.wait()?;
             self.hands.now = self.hands.clock.now();
             self.read_mail();
             self.fire_timers();
@@ -135,6 +135,7 @@ impl Worker {
             self.feed_hungry();
             self.report_quiet();
         }
+        Ok(())
     }
 
     /// Sleeps, if there is nothing to do.

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::sbitmap::{Sbitmap, Tag};
-use crate::bio::Bio;
 use crate::lost::Lost;
-use crate::queue::CtxId;
 use crate::request::{Body, Request};
 use crate::sync::UnsafeCell;
-use crate::time::Time;
 
 /// All the requests that a queue can hold (`nr_requests`), made once.
 #[derive(Debug)]
@@ -33,21 +30,14 @@ impl RequestPool {
         RequestPool { tags: Sbitmap::new(nr_requests), cells: (0..nr_requests).map(cell).collect() }
     }
 
-    /// Makes a request of `bio`, or gives it back if all requests are out. As with
-    /// [`Sbitmap::get`], a failure rests on plain loads.
-    pub(crate) fn get(
-        &self,
-        bio: Bio,
-        ctx: CtxId,
-        now: Time,
-        hint: &mut u32,
-    ) -> Result<Request, Bio> {
-        let Some(tag) = self.tags.get(hint) else { return Err(bio) };
+    /// The memory of a request that is free, or nothing if all are out. As with [`Sbitmap::get`], a
+    /// failure rests on plain loads.
+    pub(crate) fn get(&self, hint: &mut u32) -> Option<Box<Body>> {
+        let tag = self.tags.get(hint)?;
         let cell = &self.cells[tag.into_index() as usize];
         // SAFETY: the tag was free and is ours now, so the cell is too.
         let body = cell.with_mut(|body| unsafe { (*body).take() });
-        let body = body.expect("the memory of a free tag is in its cell");
-        Ok(Request::start(body, bio, ctx, now))
+        Some(body.expect("the memory of a free tag is in its cell"))
     }
 
     /// Takes back a request that has ended.
