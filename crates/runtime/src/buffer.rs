@@ -69,8 +69,8 @@ pub struct Buffer {
 }
 
 impl BufferPool {
-    /// A pool that holds at most `limit_bytes`, of which `arena_bytes` (a multiple of the page, no more
-    /// than the limit) are allocated at once, to be registered with the devices.
+    /// A pool that holds at most `limit_bytes`, of which `arena_bytes` (a multiple of the page, no
+    /// more than the limit) are allocated at once, to be registered with the devices.
     pub fn new(limit_bytes: usize, arena_bytes: usize) -> Self {
         assert!(arena_bytes > 0, "the arena holds something");
         assert!(arena_bytes.is_multiple_of(PAGE_BYTES), "the arena is whole pages");
@@ -103,14 +103,14 @@ impl BufferPool {
         unsafe { Area::new(self.shared.arena.0.as_ptr(), self.shared.arena_bytes) }
     }
 
-    /// Whether a buffer has come back since this was last asked: then it may be worth while for those
-    /// to try again who got none.
+    /// Whether a buffer has come back since this was last asked: then it may be worth while for
+    /// those to try again who got none.
     pub fn take_freed(&self) -> bool {
         std::mem::take(&mut self.shared.lock().has_freed)
     }
 
-    /// A buffer of `len_bytes`, or nothing while the pool is exhausted. Its contents are whatever was in
-    /// it before, zeroes at first.
+    /// A buffer of `len_bytes`, or nothing while the pool is exhausted. Its contents are whatever
+    /// was in it before, zeroes at first.
     ///
     /// # Panics
     ///

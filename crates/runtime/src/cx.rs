@@ -106,7 +106,8 @@ impl Cx<'_> {
         &self.hands.volumes[id.0]
     }
 
-    /// Memory for one request; `None` while there is none, and then [`Service::retry`] will be called.
+    /// Memory for one request; `None` while there is none, and then [`Service::retry`] will be
+    /// called.
     ///
     /// # Panics
     ///
@@ -152,7 +153,8 @@ impl Cx<'_> {
         }
     }
 
-    /// Takes the worker's receive buffer, 256 KiB long. It has to be put back before the call returns.
+    /// Takes the worker's receive buffer, 256 KiB long. It has to be put back before the call
+    /// returns.
     pub fn scratch(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.hands.scratch)
     }
@@ -163,7 +165,8 @@ impl Cx<'_> {
         self.hands.scratch = scratch;
     }
 
-    /// Has [`Service::deadline`] called at `at`, instead of at the time set before; `None` for never.
+    /// Has [`Service::deadline`] called at `at`, instead of at the time set before; `None` for
+    /// never.
     pub fn set_deadline(&mut self, at: Option<Time>) {
         *self.deadline = at;
         if let Some(at) = at {
@@ -171,7 +174,8 @@ impl Cx<'_> {
         }
     }
 
-    /// The map of a volume: at most `max` stretches from `offset_bytes` on, covering at most `len_bytes`.
+    /// The map of a volume: at most `max` stretches from `offset_bytes` on, covering at most
+    /// `len_bytes`.
     ///
     /// # Errors
     ///

@@ -84,7 +84,8 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// If `workers` is not between 1 and [`WORKERS_MAX`], or there is less than a megabyte for each.
+    /// If `workers` is not between 1 and [`WORKERS_MAX`], or there is less than a megabyte for
+    /// each.
     pub fn new(workers: u16, memory_limit_bytes: usize) -> Self {
         assert!((1..=WORKERS_MAX).contains(&workers), "an engine has 1 to {WORKERS_MAX} workers");
         assert!(memory_limit_bytes >> 20 >= usize::from(workers), "a worker has a megabyte");
@@ -158,8 +159,8 @@ impl Engine {
         self.next_worker = (self.next_worker + 1) % self.mailboxes.len();
     }
 
-    /// Stops: services take in nothing new and finish what they accepted, the disks are flushed, and the
-    /// workers end. All of this within `timeout`.
+    /// Stops: services take in nothing new and finish what they accepted, the disks are flushed,
+    /// and the workers end. All of this within `timeout`.
     ///
     /// # Errors
     ///
@@ -188,8 +189,8 @@ impl Engine {
     }
 }
 
-/// Runs a worker. If it fails, its clients would wait for ever, and so would the other workers for what
-/// it holds: a process that ends is found and restarted.
+/// Runs a worker. If it fails, its clients would wait for ever, and so would the other workers for
+/// what it holds: a process that ends is found and restarted.
 fn run_or_abort(worker: Worker) {
     let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
     let reason = match end {

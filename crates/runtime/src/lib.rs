@@ -1,9 +1,9 @@
 //! The runtime: the real clock, timers and worker threads, what kblockd is to the kernel.
 //!
-//! An [`Engine`] has some workers. Each owns a side of every disk, memory, and the clients that were
-//! given to it (a [`Service`] each), and serves them in rounds: it gathers what has come, submits it in
-//! one turn a disk, hands out what has ended, and sends all replies. It sleeps on everything at once
-//! when there is nothing to do.
+//! An [`Engine`] has some workers. Each owns a side of every disk, memory, and the clients that
+//! were given to it (a [`Service`] each), and serves them in rounds: it gathers what has come,
+//! submits it in one turn a disk, hands out what has ended, and sends all replies. It sleeps on
+//! everything at once when there is nothing to do.
 
 mod buffer;
 mod clock;

@@ -44,8 +44,8 @@ impl Mailbox {
     /// Leaves a message, and wakes the worker if it sleeps.
     pub(crate) fn send(&self, message: Message) {
         if self.inbox.send(message) == WakeUp::Owed {
-            // The counter cannot overflow: it is written once for each sleep, and read after each. The
-            // event's only other error would be a closed descriptor, which we own.
+            // The counter cannot overflow: it is written once for each sleep, and read after each.
+            // The event's only other error would be a closed descriptor, which we own.
             let written = rustix::io::write(&self.event, &1u64.to_ne_bytes());
             assert!(written.is_ok(), "an event can be signalled: {written:?}");
         }
@@ -63,13 +63,14 @@ impl Mailbox {
 
     /// Called by the worker when the event was signalled.
     pub(crate) fn clear_event(&self) {
-        // It was signalled, so there is something to read; if another wake-up has read it, all the better.
+        // It was signalled, so there is something to read; if another wake-up has read it, all the
+        // better.
         let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
     }
 }
 
-/// The environment of one disk's queue: worker `i` submits by software queue `i`, and hardware queue `i`
-/// is run by worker `i`.
+/// The environment of one disk's queue: worker `i` submits by software queue `i`, and hardware
+/// queue `i` is run by worker `i`.
 pub(crate) struct DiskEnv {
     pub(crate) disk: usize,
     pub(crate) mailboxes: Arc<[Mailbox]>,

@@ -51,8 +51,8 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits for at most `timeout` (for ever if there is none), and adds what is ready to `ready`. A
-    /// signal ends the wait too: the kernel reports finished ring requests that way.
+    /// Waits for at most `timeout` (for ever if there is none), and adds what is ready to `ready`.
+    /// A signal ends the wait too: the kernel reports finished ring requests that way.
     pub(crate) fn wait(
         &self,
         timeout: Option<Duration>,

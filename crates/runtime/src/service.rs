@@ -19,8 +19,8 @@ pub trait Service: Send {
     /// What to wait for on the descriptor. Asked after each round of calls.
     fn interest(&self) -> Interest;
 
-    /// The descriptor is ready for something that [`Service::interest`] named, or has hung up, which
-    /// counts as ready for everything.
+    /// The descriptor is ready for something that [`Service::interest`] named, or has hung up,
+    /// which counts as ready for everything.
     fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest);
 
     /// A request has ended.

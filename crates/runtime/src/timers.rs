@@ -16,8 +16,8 @@ pub(crate) enum Event {
 
 const REASONS: [Wish; 3] = [Wish::SchedulerIdle, Wish::DriverRetry, Wish::BudgetRerun];
 
-/// Times in their order. Of the wishes of one disk with one reason the earliest is kept; deadlines are
-/// kept all, and the worker knows which of them still counts.
+/// Times in their order. Of the wishes of one disk with one reason the earliest is kept; deadlines
+/// are kept all, and the worker knows which of them still counts.
 #[derive(Debug)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Time, Key)>>,

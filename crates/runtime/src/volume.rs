@@ -30,7 +30,8 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Where a range of the volume lies on the disk, in sectors; `None` if it does not lie in the volume.
+    /// Where a range of the volume lies on the disk, in sectors; `None` if it does not lie in the
+    /// volume.
     pub(crate) fn place(&self, offset_bytes: u64, len_bytes: u64) -> Option<(u64, u32)> {
         let end = offset_bytes.checked_add(len_bytes)?;
         let start = self.offset_bytes + offset_bytes;

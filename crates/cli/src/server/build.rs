@@ -47,8 +47,8 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
     let default = config.volumes[config.nbd.default].name.as_str();
     let exports =
         Exports::new(exports, Some(default)).map_err(|error| complaint("volume", &error))?;
-    // A client that does not read its replies keeps its quota from the others of its worker, so none
-    // gets more than an eighth of what there is, but for one request.
+    // A client that does not read its replies keeps its quota from the others of its worker, so
+    // none gets more than an eighth of what there is, but for one request.
     let share_bytes = config.server.memory_limit_bytes / u64::from(workers) / 8;
     let server = Arc::new(ServerConfig {
         handshake_timeout: config.nbd.handshake_timeout,

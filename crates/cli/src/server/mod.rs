@@ -17,8 +17,8 @@ use signals::{Signal, Signals};
 ///
 /// # Errors
 ///
-/// Complaints about what the configuration names (a file in use, an address taken), and what the system
-/// refuses.
+/// Complaints about what the configuration names (a file in use, an address taken), and what the
+/// system refuses.
 pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     // From here on a signal is heard, so that one that comes early is not lost.
     let mut signals = Signals::catch().context("catching signals")?;

@@ -21,7 +21,8 @@ pub(super) enum Signal {
 pub(super) struct Signals(Caught);
 
 impl Signals {
-    /// Hears SIGTERM, SIGINT and SIGHUP from now on. A second SIGTERM or SIGINT ends the process at once.
+    /// Hears SIGTERM, SIGINT and SIGHUP from now on. A second SIGTERM or SIGINT ends the process at
+    /// once.
     pub(super) fn catch() -> io::Result<Signals> {
         let is_second = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {

@@ -17,7 +17,7 @@ fn a_time_that_the_device_named_is_wished_for_exactly() {
     world.device().script.push_back(Answer::Busy(Busy::RetryAfter(7 * MS)));
     world.submit(0, &[Order::read(1)]);
     world.quiesce();
-    assert_eq!(world.device().asked, 1, "nobody asks before the time");
+    assert_eq!(world.nr_asked(), 1, "nobody asks before the time");
     let at = Time::ZERO + 12 * MS;
     assert_eq!(world.asked().all_wishes, [(HctxId(0), at, Wish::DriverRetry)]);
     world.fire_timer();
@@ -33,7 +33,7 @@ fn a_completion_restarts_what_rests_on_it() {
     world.device().when_full = Busy::Completion;
     world.submit(0, &[Order::read(1), Order::read(2)]);
     world.quiesce();
-    let asked = world.device().asked;
+    let asked = world.nr_asked();
     assert!(asked <= 3, "asked once more, for the completion may have been missed: {asked}");
     world.finish_at(1);
     assert_eq!(world.issued(), [1, 2], "in the turn of the completion");
@@ -61,10 +61,10 @@ fn a_completion_that_cannot_come_is_not_waited_for() {
         let mut world = World::new(Setup::default());
         world.device().script.extend(vec![Answer::BusyCompletionAnyway; times]);
         world.submit(0, &[Order::read(1)]);
-        assert!(world.device().asked <= 8, "a turn asks so often and not oftener");
+        assert!(world.nr_asked() <= 8, "a turn asks so often and not oftener");
         world.quiesce();
         assert_eq!(world.issued(), [1], "asked until it was taken");
-        assert_eq!(world.device().asked, times + 1);
+        assert_eq!(world.nr_asked(), times + 1);
         assert!(world.asked().nr_kicks <= 1 + times as u64 / 8);
         world.finish(1);
         world.quiesce();
@@ -78,7 +78,7 @@ fn a_kick_that_the_driver_owes_restarts() {
     world.device().stuffed = true;
     world.submit(1, &[Order::read(1), Order::read(2)]);
     world.quiesce();
-    let asked = world.device().asked;
+    let asked = world.nr_asked();
     assert!(asked <= 2, "{asked}");
     assert_eq!(world.issued(), []);
     world.device().stuffed = false;
@@ -93,7 +93,7 @@ fn a_kick_that_comes_before_the_request_waits_for_it_is_noticed() {
     let mut world = World::new(Setup::default());
     world.device().script.push_back(Answer::KickThenBusy);
     world.submit(0, &[Order::read(1)]);
-    assert_eq!((world.device().asked, world.issued()), (2, vec![1]), "in the same turn");
+    assert_eq!((world.nr_asked(), world.issued()), (2, vec![1]), "in the same turn");
     world.rest();
 }
 
@@ -104,7 +104,7 @@ fn a_kick_that_comes_too_early_is_noticed_where_a_mark_was_left_before() {
     world.device().script.extend([busy, busy]);
     world.device().stuffed = true;
     world.submit(0, &[Order::read(1)]);
-    assert_eq!((world.device().asked, world.issued()), (2, vec![]), "it rests, with its mark");
+    assert_eq!((world.nr_asked(), world.issued()), (2, vec![]), "it rests, with its mark");
     world.device().stuffed = false;
     world.device().script.push_back(Answer::KickThenBusy);
     world.submit(0, &[Order::read(2)]);

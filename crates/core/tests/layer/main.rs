@@ -1,6 +1,7 @@
 //! The layer as its users see it: through its public interface alone.
 
 mod busy;
+mod deadline;
 mod device;
 mod dispatch;
 mod entry;
@@ -9,6 +10,8 @@ mod fifo;
 mod oracle;
 mod order;
 mod random;
+mod reference;
 mod rng;
 mod scheduler;
+mod threads;
 mod world;

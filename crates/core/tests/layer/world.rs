@@ -261,6 +261,11 @@ impl World {
         self.device().issues.iter().map(|issue| issue.sector).collect()
     }
 
+    /// How often the device was asked to take a request.
+    pub(crate) fn nr_asked(&self) -> usize {
+        self.device().asked
+    }
+
     pub(crate) fn held(&self) -> Held {
         self.queue.held()
     }

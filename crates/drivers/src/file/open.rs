@@ -25,9 +25,10 @@ use super::{Abilities, File};
 pub struct FileOptions {
     /// A regular file or a block device.
     pub path: PathBuf,
-    /// The size to serve, in bytes: a multiple of 512. A regular file that is missing (or empty) is
-    /// made this large, sparsely, with the folders it needs. One that is larger is served up to
-    /// this size. One that is smaller is refused. Absent: all of it, down to whole blocks.
+    /// The size to serve, in bytes: a multiple of 512. A regular file that is missing (or empty)
+    /// is made this large, sparsely, with the folders it needs. One that is larger is served
+    /// up to this size. One that is smaller is refused. Absent: all of it, down to whole
+    /// blocks.
     pub size_bytes: Option<u64>,
     /// Refuse writes. The file may then be shared with others who only read.
     pub read_only: bool,
