@@ -195,6 +195,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         for hctx in &self.queue.hardware {
             while let Some(ctx) = hctx.ctx_map.next_from(0) {
                 self.queue.software[ctx].with(|published| {
+                    if std::mem::take(&mut published.timer_came) {
+                        run |= elevator.scheduler.timer(self.now) == Run::Yes;
+                    }
                     for done in published.completions.drain(..) {
                         let left = elevator.in_flight.checked_sub(1);
                         elevator.in_flight = left.expect("what completes was dispatched");
@@ -313,11 +316,13 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             hctx.push_dispatch_front(cpu.returned.drain(..));
             self.due = true;
         }
-        if cpu.plug.is_empty() && cpu.completions.is_empty() {
+        let timer_came = std::mem::take(&mut self.timer_came);
+        if cpu.plug.is_empty() && cpu.completions.is_empty() && !timer_came {
             return;
         }
         let ctx = usize::from(cpu.ctx.0);
         self.queue.software[ctx].with(|published| {
+            published.timer_came |= timer_came;
             published.requests.append(&mut cpu.plug);
             published.completions.append(&mut cpu.completions);
             hctx.ctx_map.set(ctx);
@@ -331,6 +336,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             None => None,
         };
         let tag = self.queue.hctx(self.cpu.hctx).get_tag(&mut self.cpu.tag_hint);
+        // Looking at this mark at the end of the turn would be taking it from under ourselves.
+        self.rests_on_tag = tag.is_none();
         self.grant(token, tag)
     }
 

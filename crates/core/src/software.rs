@@ -19,6 +19,8 @@ pub(crate) struct Published {
     pub(crate) requests: VecDeque<Request>,
     /// What the scheduler has to be told of, which its holder does.
     pub(crate) completions: Vec<Completion>,
+    /// A time that the scheduler named has come, and it has not been told.
+    pub(crate) timer_came: bool,
 }
 
 impl SoftwareQueue {
@@ -27,6 +29,7 @@ impl SoftwareQueue {
         let published = Published {
             requests: VecDeque::with_capacity(nr_requests),
             completions: Vec::with_capacity(nr_requests),
+            timer_came: false,
         };
         SoftwareQueue { published: Mutex::new(published) }
     }

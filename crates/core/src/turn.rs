@@ -45,6 +45,9 @@ pub struct Turn<'a, D: Driver, E: Env> {
     ended: bool,
     /// The last run ended at a busy answer, whose restarter sees to the rest.
     pub(crate) busy: bool,
+    /// The last try to get a tag left a mark, and we have put no tag back since: the mark is for
+    /// whoever does.
+    pub(crate) rests_on_tag: bool,
     /// A time that the scheduler named has come.
     pub(crate) timer_came: bool,
     /// The device has not been told of everything.
@@ -62,6 +65,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             in_vain: false,
             ended: false,
             busy: false,
+            rests_on_tag: false,
             timer_came: false,
             uncommitted: false,
         }
@@ -170,7 +174,9 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             budget.put(token);
         }
         self.came_back = true;
-        if hctx != self.cpu.hctx {
+        if hctx == self.cpu.hctx {
+            self.rests_on_tag = false;
+        } else {
             // The end of the turn looks at our own hardware queue's mark; this is another's (T1).
             fence(SeqCst);
             if self.queue.hctx(hctx).take_restart() {
@@ -267,8 +273,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         // Pairs T1, B1 and E1, the holder's side: tags, budget and requests are back before the marks
         // of those who wait for them are looked at.
         fence(SeqCst);
-        // Where the device was busy the mark is our own, left for the restarter whom it named.
-        if !self.busy && self.queue.hctx(self.cpu.hctx).take_restart() {
+        // Where the device was busy, or a tag is short, the mark is our own, left for the restarter.
+        if !self.busy && !self.rests_on_tag && self.queue.hctx(self.cpu.hctx).take_restart() {
             self.due = true;
         }
         self.hand_on_budget();
@@ -290,10 +296,12 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             BudgetMode::Delayed | BudgetMode::None => {}
         }
         if budget.mode() == BudgetMode::Handoff || self.ended {
-            budget.pass_on(self.cpu.hctx, |who| match who {
-                Waiter::Hctx(hctx) => self.kick(hctx),
-                // Any hardware queue can send what the scheduler holds; this one is at hand.
-                Waiter::Scheduler => self.due = true,
+            let own = self.cpu.hctx;
+            budget.pass_on(own, |who| match who {
+                Waiter::Hctx(hctx) if hctx != own => self.kick(hctx),
+                // Any hardware queue can send what the scheduler holds; this one is at hand. As with
+                // a kick, a run that finds nothing to do is passed on.
+                Waiter::Hctx(_) | Waiter::Scheduler => (self.due, self.came_back) = (true, true),
             });
         }
     }

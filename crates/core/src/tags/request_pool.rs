@@ -14,8 +14,11 @@ use crate::sync::UnsafeCell;
 pub(crate) struct RequestPool {
     tags: Sbitmap,
     /// The memory at rest. Who holds a scheduler tag owns the cell of that number, alone.
-    cells: Box<[CachePadded<UnsafeCell<Option<Box<Body>>>>]>,
+    cells: Box<[Cell]>,
 }
+
+/// The place of one request's memory: empty while the request is out.
+type Cell = CachePadded<UnsafeCell<Option<Box<Body>>>>;
 
 // SAFETY: a cell is only touched by the holder of its tag, and a tag is out once; taking and giving
 // back the tag are an acquire and a release of the same word (M4), so the accesses are ordered. loom

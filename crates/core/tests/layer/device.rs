@@ -40,6 +40,9 @@ pub(crate) enum Answer {
     Drop,
 }
 
+/// Something to be done once, in the middle of another thread's turn.
+pub(crate) type Meanwhile = Box<dyn FnOnce() + Send>;
+
 /// A ring knows which thread it belongs to.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -71,6 +74,8 @@ pub(crate) struct State {
     pub(crate) when_full: Busy,
     /// What it says to the next requests; afterwards, whatever its slots say.
     pub(crate) script: VecDeque<Answer>,
+    /// Done before the next answer: what other threads do while this one is in the driver.
+    pub(crate) meanwhile: Option<Meanwhile>,
     /// Marks what it takes as prepared.
     pub(crate) prepares: bool,
     /// Queued on each ring and not committed.
@@ -123,6 +128,7 @@ impl Device {
             stuffed: false,
             when_full: Busy::Kick,
             script: VecDeque::new(),
+            meanwhile: None,
             prepares: false,
             pending: (0..nr_rings).map(|_| Vec::new()).collect(),
             in_flight: Vec::new(),
@@ -155,11 +161,14 @@ impl Driver for Device {
     }
 
     fn queue_rq(&self, ring: &mut Ring, rq: InFlight) -> QueueRq {
-        let (answer, queue) = {
+        let (answer, queue, meanwhile) = {
             let mut state = self.state();
             state.asked += 1;
-            (state.answer(), state.queue.clone())
+            (state.answer(), state.queue.clone(), state.meanwhile.take())
         };
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let hctx = rq.hctx();
         if answer == Answer::KickThenBusy {
             queue.upgrade().expect("the queue that asks is there").kick(hctx);
@@ -313,8 +322,8 @@ impl State {
         for segment in rq.segments() {
             let len = segment.len_bytes() as usize;
             let stored = &mut self.store[at..at + len];
-            // SAFETY: whoever made the segment keeps its memory alive and does not touch it until the
-            // request is completed, which it is not while the device has the handle.
+            // SAFETY: whoever made the segment keeps its memory alive and does not touch it until
+            // the request is completed, which it is not while the device has the handle.
             let memory = unsafe { std::slice::from_raw_parts_mut(segment.addr(), len) };
             match rq.op() {
                 Op::Read => memory.copy_from_slice(stored),

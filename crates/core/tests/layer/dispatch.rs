@@ -43,7 +43,8 @@ fn the_budget_is_used_up_and_never_exceeded() {
         (BudgetMode::Handoff, deadline()),
         (BudgetMode::Delayed, None),
     ] {
-        let setup = Setup { nr_ctx: 2, nr_hctx: 2, budget: Some(3), mode, scheduler, ..Setup::default() };
+        let setup =
+            Setup { nr_ctx: 2, nr_hctx: 2, budget: Some(3), mode, scheduler, ..Setup::default() };
         let mut world = World::new(setup);
         world.submit(0, &reads(&[1, 2, 3, 4, 5]));
         world.submit(1, &reads(&[11, 12, 13, 14, 15]));
@@ -123,13 +124,8 @@ fn a_kick_that_finds_nothing_to_do_is_passed_on() {
 
 #[test]
 fn a_mark_of_the_scheduler_that_is_out_of_date_does_not_swallow_a_unit() {
-    let setup = Setup {
-        nr_ctx: 2,
-        nr_hctx: 2,
-        budget: Some(1),
-        scheduler: deadline(),
-        ..Setup::default()
-    };
+    let setup =
+        Setup { nr_ctx: 2, nr_hctx: 2, budget: Some(1), scheduler: deadline(), ..Setup::default() };
     let mut world = World::new(setup);
     // The second is held back by the first, and the scheduler waits for the unit.
     world.submit(1, &[Order::read(11).class(Class::RealTime), Order::read(12)]);
@@ -203,7 +199,8 @@ fn a_flush_passes_by_the_scheduler() {
 #[test]
 fn what_fails_at_once_gives_back_what_it_held() {
     for scheduler in [None, deadline()] {
-        let setup = Setup { nr_requests: 2, nr_tags: 1, budget: Some(1), scheduler, ..Setup::default() };
+        let setup =
+            Setup { nr_requests: 2, nr_tags: 1, budget: Some(1), scheduler, ..Setup::default() };
         let mut world = World::new(setup);
         world.device().script.push_back(Answer::Fail(blkmq_core::Status::NoSpc));
         world.submit(0, &reads(&[1, 2, 3]));

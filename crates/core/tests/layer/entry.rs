@@ -123,11 +123,8 @@ fn too_many_pieces_are_refused() {
 
 #[test]
 fn what_the_device_has_not_got_is_refused_as_such() {
-    let none = Limits {
-        max_discard_sectors: 0,
-        max_write_zeroes_sectors: 0,
-        ..device::limits(1024)
-    };
+    let none =
+        Limits { max_discard_sectors: 0, max_write_zeroes_sectors: 0, ..device::limits(1024) };
     assert_eq!(refusal(none, bio(Op::Discard, 0, 8)), Some(Status::NotSupp));
     assert_eq!(refusal(none, bio(Op::WriteZeroes, 0, 8)), Some(Status::NotSupp));
 }

@@ -7,9 +7,13 @@ use blkmq_core::{
     AttributeError, Completion, Dispatch, Op, Request, Run, Scheduler, SchedulerData, Time,
 };
 
+use crate::device::Meanwhile;
+
 /// What a test sees of the scheduler, and may change.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct State {
+    /// Done before the next answer: what other threads do while this one holds the scheduler.
+    pub(crate) meanwhile: Option<Meanwhile>,
     /// Nothing goes before this time.
     pub(crate) not_before: Time,
     /// No more than so many are in flight; zero for no bound.
@@ -26,7 +30,7 @@ pub(crate) struct State {
 }
 
 /// The scheduler; its clones are the test's view of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Fifo {
     state: Arc<Mutex<State>>,
     held: Arc<Mutex<VecDeque<Request>>>,
@@ -72,6 +76,10 @@ impl Scheduler for Fifo {
     }
 
     fn dispatch(&mut self, now: Time) -> Dispatch {
+        let meanwhile = self.state().meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let mut state = self.state();
         state.asked += 1;
         if now < state.not_before {

@@ -7,6 +7,7 @@ mod dispatch;
 mod entry;
 mod env;
 mod fifo;
+mod meanwhile;
 mod oracle;
 mod order;
 mod random;

@@ -1,4 +1,4 @@
-//! What has to be true: of each request that comes back, and of the world when it rests.
+//! What has to be true: of each request that comes back, and of the world at rest.
 
 use blkmq_core::{BudgetMode, Done, Held, Op, Status, Wish};
 
@@ -6,7 +6,8 @@ use crate::order::Placed;
 use crate::world::World;
 
 impl World {
-    /// Checks what has come back: once, to whoever ordered it, with the device's own status and data.
+    /// Checks what has come back: once, to whoever ordered it, with the device's own status and
+    /// data.
     pub(crate) fn check_arrived(&mut self) {
         for (ctx, done) in std::mem::take(&mut self.arrived) {
             let placed = self.placed.remove(&done.cookie);
@@ -16,7 +17,10 @@ impl World {
             if done.status.is_ok() {
                 self.check_data(&placed);
             }
-            assert!(done.submitted_at <= done.issued_at, "issued before it was submitted: {done:?}");
+            assert!(
+                done.submitted_at <= done.issued_at,
+                "issued before it was submitted: {done:?}"
+            );
             self.done.push((placed.order, done));
         }
     }
@@ -63,7 +67,7 @@ impl World {
     /// The passes of the dispatch code are bounded by what happened outside of the layer.
     fn check_passes(&self) {
         let passes: u64 = self.cpus.iter().map(|cpu| cpu.counters().passes).sum();
-        let bound = 6 * self.events + 8;
+        let bound = 3 * self.events + 8;
         assert!(passes <= bound, "{passes} passes for {} events", self.events);
     }
 

@@ -1,8 +1,6 @@
 //! What a submitter orders, and the memory it lends.
 
-use blkmq_core::{
-    Bio, Class, Flags, Op, Priority, SECTOR_SIZE_BYTES, Segment, Segments, TenantId,
-};
+use blkmq_core::{Bio, Class, Flags, Op, Priority, SECTOR_SIZE_BYTES, Segment, Segments, TenantId};
 
 /// One piece of I/O that a test orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,8 +68,18 @@ fn shape() -> impl Strategy<Value = Shape> {
     let rest = (budget, mode, any::<bool>(), slots, busy(), any::<u64>());
     (sizes, rest).prop_map(|(sizes, (budget, mode, deadline, slots, when_full, seed))| {
         let (nr_ctx, nr_hctx, nr_requests, nr_tags) = sizes;
-        let bounds = Shape { nr_ctx, nr_hctx, nr_requests, nr_tags, budget, mode, deadline, slots, when_full, seed };
-        bounds
+        Shape {
+            nr_ctx,
+            nr_hctx,
+            nr_requests,
+            nr_tags,
+            budget,
+            mode,
+            deadline,
+            slots,
+            when_full,
+            seed,
+        }
     })
 }
 
@@ -139,7 +149,8 @@ fn build(shape: &Shape) -> World {
     world
 }
 
-/// Finds places on the device that nobody uses at the moment. Where there is none, a flush is ordered.
+/// Finds places on the device that nobody uses at the moment. Where there is none, a flush is
+/// ordered.
 fn orders(world: &mut World, wanted: &[Wanted]) -> Vec<Order> {
     let mut orders: Vec<Order> = Vec::new();
     for Wanted { op, nr_sectors, class, tenant } in wanted {
@@ -180,8 +191,8 @@ fn take(world: &mut World, step: &Step) {
 }
 
 proptest! {
-    /// Whatever the queue, the load and the device: everything ends, once and rightly, and the layer
-    /// does not go round in circles.
+    /// Whatever the queue, the load and the device: everything ends, once and rightly, and the
+    /// layer does not go round in circles.
     #[test]
     fn everything_ends_once(shape in shape(), script in proptest::collection::vec(step(), 1..100)) {
         let mut world = build(&shape);

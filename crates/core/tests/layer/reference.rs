@@ -1,7 +1,7 @@
 //! mq-deadline beside a plain model of the algorithm as Linux documents it.
 //!
-//! The model holds its requests in one list and searches it; it shares no idea with the scheduler but
-//! the algorithm. Ageing is left to tests of its own.
+//! The model holds its requests in one list and searches it; it shares no idea with the scheduler
+//! but the algorithm. Ageing is left to tests of its own.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Real threads: submitters that sleep when they have nothing to do, and rely on being woken.
 //!
-//! There is no timer here at all. Whatever progress is made, a turn, a kick, a wake or a delivery made it.
+//! There is no timer here at all. Whatever progress is made, a turn, a kick, a wake or a delivery
+//! made it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -68,8 +69,8 @@ impl Env for Mail {
     }
 }
 
-/// A device that ends a request when it is next looked at: one in four by mail to another thread, and
-/// the rest on the ring it came by. It has three slots, and is busy beyond.
+/// A device that ends a request when it is next looked at: one in four by mail to another thread,
+/// and the rest on the ring it came by. It has some slots, and is busy beyond.
 struct Echo {
     mail: Arc<Mail>,
     used: AtomicU32,
@@ -166,6 +167,8 @@ struct Submitter<'a> {
     submitted: u64,
     completed: u64,
     blocked: bool,
+    /// Woken in a turn of its own, and owing another.
+    woken: bool,
     clock: Instant,
 }
 
@@ -177,7 +180,7 @@ impl Submitter<'_> {
         while self.left.load(Ordering::SeqCst) > 0 {
             self.mail.inboxes[me].take(&mut messages);
             self.turn(&mut messages);
-            let busy = self.cpu.ring().committed > 0 || self.can_submit() || self.blocked_no_more();
+            let busy = self.cpu.ring().committed > 0 || self.can_submit() || self.is_woken();
             if !busy && self.mail.inboxes[me].prepare_to_sleep() {
                 self.sleep();
                 self.mail.inboxes[me].wake_up();
@@ -198,10 +201,10 @@ impl Submitter<'_> {
         assert!(since.elapsed() < FORGOTTEN, "stalled with {:?}", self.queue.held());
     }
 
-    fn blocked_no_more(&mut self) -> bool {
-        let woken = self.cpu.take_woken();
-        self.blocked &= !woken;
-        woken
+    fn is_woken(&mut self) -> bool {
+        self.woken |= self.cpu.take_woken();
+        self.blocked &= !self.woken;
+        self.woken
     }
 
     fn can_submit(&self) -> bool {
@@ -215,12 +218,16 @@ impl Submitter<'_> {
         let can = if self.can_submit() { DEPTH - (self.submitted - self.completed) } else { 0 };
         let can = can.min(REQUESTS_EACH - self.submitted);
         let mut turn = queue.turn(&mut self.cpu, now);
-        // Whoever has a place here, or was woken, has to look again in any case.
-        turn.run();
+        if std::mem::take(&mut self.woken) {
+            turn.run();
+        }
         for message in messages.drain(..) {
             match message {
-                Message::Kick => {}
-                Message::Wake => self.blocked = false,
+                Message::Kick => turn.run(),
+                Message::Wake => {
+                    self.blocked = false;
+                    turn.run();
+                }
                 Message::Done(ended) => done.push(ended),
                 Message::Ended(rq) => turn.complete(rq, Status::Ok),
             }
@@ -304,6 +311,7 @@ fn stress(budget: u32, slots: u32, nr_tags: u32, scheduler: Option<Box<dyn Sched
                 submitted: 0,
                 completed: 0,
                 blocked: false,
+                woken: false,
                 clock: Instant::now(),
             };
             scope.spawn(|| submitter.run());

@@ -1,8 +1,9 @@
 //! A queue, its device and its submitters in one thread and in virtual time.
 //!
-//! Turns are whole: what interleaves is their order, drawn from a seed. Every request that comes back
-//! is checked as it comes: once, to its submitter, with the status the device gave and the data that
-//! lie there. [`World::rest`] runs until nothing is left to do, and finds whatever is left undone.
+//! Turns are whole: what interleaves is their order, drawn from a seed. Every request that comes
+//! back is checked as it comes: once, to its submitter, with the status the device gave and the
+//! data that lie there. [`World::rest`] runs until nothing is left to do, and finds whatever is
+//! left undone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, MutexGuard};
