@@ -87,9 +87,15 @@ pub(crate) struct BenchArgs {
 /// `blkmq check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// The scenarios; all if none is named
-    #[arg(value_name = "SCENARIO")]
+    /// The scenarios [default: all in which no bug is put back]
+    #[arg(value_name = "SCENARIO", conflicts_with_all = ["bug", "all_bugs"])]
     pub(crate) scenarios: Vec<String>,
+    /// Put the bug back that this commit of Linux mended, and find it; may be given again
+    #[arg(long, value_name = "ID", conflicts_with = "all_bugs")]
+    pub(crate) bug: Vec<String>,
+    /// Put back each bug there is, and find it
+    #[arg(long)]
+    pub(crate) all_bugs: bool,
     /// List the scenarios, with what their authors say comes out
     #[arg(long)]
     pub(crate) list: bool,

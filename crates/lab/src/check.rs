@@ -20,6 +20,9 @@ pub struct Scenario {
     pub about: &'static str,
     /// The row of the corpus of stalls that it stands for.
     pub row: Option<&'static str>,
+    /// The commit that mended in Linux what is put back here, and must be found; `None` if nothing
+    /// is put back, and nothing must be found.
+    pub bug: Option<&'static str>,
     /// How loom explores it; `None` if it is too big for loom.
     pub loom: Option<Plan>,
     /// How shuttle explores it; `None` if shuttle could not see what it is about.
@@ -47,6 +50,19 @@ pub enum Expect {
     Clean,
     /// Something of this kind is found, at the largest bound at the latest.
     Finding(&'static str),
+}
+
+/// Which scenarios of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// Those in which no bug is put back.
+    Clean,
+    /// Those in which one of these bugs is put back, by commit id; any bug if none is named.
+    Bugs(Vec<String>),
+    /// Those of these names.
+    Named(Vec<String>),
 }
 
 /// What a scenario is told when it runs.
@@ -125,6 +141,14 @@ pub enum CheckError {
         /// What there is.
         known: String,
     },
+    /// There is no such bug.
+    #[error("there is no scenario that puts the bug '{id}' back; there are: {known}")]
+    UnknownBug {
+        /// What was asked for.
+        id: String,
+        /// What there is.
+        known: String,
+    },
     /// None of the scenarios can be explored by any of the explorers.
     #[error("none of {scenarios} is meant for {explorers}; name another explorer or scenario")]
     NothingToDo {
@@ -160,7 +184,7 @@ impl Scenario {
     }
 }
 
-/// Explores the scenarios of `registry` that `selection` names, all of them if it names none.
+/// Explores the scenarios of `registry` that `selection` names.
 ///
 /// Each exploration runs in a process of its own, which is this program started again: its `main`
 /// has to begin with [`crate::main_if_child`]. The outcomes stand in the order of the registry. The
@@ -172,7 +196,7 @@ impl Scenario {
 /// is no error.
 pub fn check(
     registry: &[Scenario],
-    selection: &[String],
+    selection: &Selection,
     options: &Options,
     on_event: &(dyn Fn(&Event<'_>) + Sync),
 ) -> Result<Vec<Outcome>, CheckError> {
@@ -217,7 +241,7 @@ pub fn check(
 /// # Errors
 ///
 /// If a name is wrong.
-pub fn list(registry: &[Scenario], selection: &[String]) -> Result<Vec<Listed>, CheckError> {
+pub fn list(registry: &[Scenario], selection: &Selection) -> Result<Vec<Listed>, CheckError> {
     let mut all = Vec::new();
     for scenario in select(registry, selection)? {
         for explorer in [Explorer::Loom, Explorer::Shuttle] {
@@ -229,7 +253,7 @@ pub fn list(registry: &[Scenario], selection: &[String]) -> Result<Vec<Listed>, 
             all.push(Listed {
                 scenario: scenario.name,
                 about: scenario.about,
-                bug: None,
+                bug: scenario.bug,
                 row: scenario.row,
                 explorer,
                 bound: plan.bounds.iter().copied().max().unwrap_or(0),
@@ -243,16 +267,32 @@ pub fn list(registry: &[Scenario], selection: &[String]) -> Result<Vec<Listed>, 
 
 fn select<'a>(
     registry: &'a [Scenario],
-    selection: &[String],
+    selection: &Selection,
 ) -> Result<Vec<&'a Scenario>, CheckError> {
-    let wrong = selection.iter().find(|name| registry.iter().all(|s| s.name != name.as_str()));
-    if let Some(name) = wrong {
-        let known: Vec<&str> = registry.iter().map(|scenario| scenario.name).collect();
-        let known = known.join(", ");
-        return Err(CheckError::UnknownScenario { name: name.clone(), known });
+    let unknown = |asked: &'_ [String], known: &[&str]| {
+        let wrong = asked.iter().find(|one| !known.contains(&one.as_str()));
+        wrong.map(|one| (one.clone(), known.join(", ")))
+    };
+    match selection {
+        Selection::All => Ok(registry.iter().collect()),
+        Selection::Clean => Ok(registry.iter().filter(|s| s.bug.is_none()).collect()),
+        Selection::Bugs(ids) => {
+            let mut known: Vec<&str> = registry.iter().filter_map(|s| s.bug).collect();
+            known.dedup();
+            if let Some((id, known)) = unknown(ids, &known) {
+                return Err(CheckError::UnknownBug { id, known });
+            }
+            let is_asked = |id: &str| ids.is_empty() || ids.iter().any(|asked| asked == id);
+            Ok(registry.iter().filter(|s| s.bug.is_some_and(is_asked)).collect())
+        }
+        Selection::Named(names) => {
+            let known: Vec<&str> = registry.iter().map(|s| s.name).collect();
+            if let Some((name, known)) = unknown(names, &known) {
+                return Err(CheckError::UnknownScenario { name, known });
+            }
+            Ok(registry.iter().filter(|s| names.iter().any(|name| name == s.name)).collect())
+        }
     }
-    let is_selected = |s: &&Scenario| selection.is_empty() || selection.iter().any(|n| n == s.name);
-    Ok(registry.iter().filter(is_selected).collect())
 }
 
 fn nothing_to_do(scenarios: &[&Scenario], explorers: &[Explorer]) -> CheckError {
@@ -321,13 +361,18 @@ impl Task<'_> {
     fn outcome(&self, job: &Job, ended: Ended, is_last: bool) -> Outcome {
         let kind = ended.finding.as_ref().map(|finding| finding.kind.clone());
         let expected = match (self.plan.expect, kind.as_deref()) {
-            (Expect::Clean, kind) => kind.is_none(),
+            // "Clean" is a claim about every schedule. A search that was cut short has not shown it;
+            // a random one never claims it.
+            (Expect::Clean, kind) => {
+                let is_random = self.explorer == Explorer::ShuttleRandom;
+                kind.is_none() && (ended.exhausted || is_random)
+            }
             (Expect::Finding(_), None) => !is_last,
             (Expect::Finding(want), Some(kind)) => want == kind,
         };
         Outcome {
             scenario: self.scenario.name.to_owned(),
-            bug: job.params.bug.clone(),
+            bug: self.scenario.bug.map(str::to_owned),
             row: self.scenario.row.map(str::to_owned),
             explorer: self.explorer,
             bound: job.search.bound(),

@@ -16,7 +16,9 @@ mod scenario;
 pub mod table;
 pub mod trace;
 
-pub use check::{CheckError, Event, Expect, Options, Params, Plan, Scenario, check, list};
+pub use check::{
+    CheckError, Event, Expect, Options, Params, Plan, Scenario, Selection, check, list,
+};
 pub use child::main_if_child;
 pub use explorer::Explorer;
 pub use finding::{Finding, Kind, Step};

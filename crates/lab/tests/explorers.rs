@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use blkmq_lab::Expect::{self, Clean};
 use blkmq_lab::{
-    CheckError, Event, Explorer, Options, Outcome, Plan, Scenario, Table, check, list,
+    CheckError, Event, Explorer, Options, Outcome, Plan, Scenario, Selection, Table, check, list,
     main_if_child,
 };
 
@@ -30,6 +30,7 @@ macro_rules! toy {
             name: $name,
             about: "A toy",
             row: None,
+            bug: None,
             loom: Some(Plan {
                 run: under_loom::$module::$function,
                 bounds: $bounds,
@@ -99,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn explore(name: &str, options: Options) -> Vec<Outcome> {
-    let explored = check(SCENARIOS, &[name.to_owned()], &options, &|_| ());
+    let explored = check(SCENARIOS, &Selection::Named(vec![name.to_owned()]), &options, &|_| ());
     let outcomes = explored.expect("the toys can be explored");
     for outcome in &outcomes {
         let us_each = outcome.seconds * 1e6 / outcome.schedules.max(1) as f64;
@@ -213,11 +214,12 @@ fn the_time_limit() {
     let progress = Mutex::new(Vec::new());
     let time_limit = Duration::from_millis(1500);
     let options = Options { time_limit, ..Options::default() };
-    let outcomes = check(SCENARIOS, &["endless".to_owned()], &options, &|event| {
-        if let Event::Progress { explorer, schedules, .. } = event {
-            progress.lock().expect("nobody panics with it").push((*explorer, *schedules));
-        }
-    });
+    let outcomes =
+        check(SCENARIOS, &Selection::Named(vec!["endless".to_owned()]), &options, &|event| {
+            if let Event::Progress { explorer, schedules, .. } = event {
+                progress.lock().expect("nobody panics with it").push((*explorer, *schedules));
+            }
+        });
     for outcome in outcomes.expect("the toys can be explored") {
         assert!(!outcome.exhausted && !outcome.found, "{outcome:#?}");
         assert!(outcome.schedules > 100, "{outcome:#?}");
@@ -248,17 +250,28 @@ fn the_random_search() {
 }
 
 fn a_wrong_name() {
-    let asked = ["founding".to_owned(), "fuonding".to_owned()];
+    let asked = Selection::Named(vec!["founding".to_owned(), "fuonding".to_owned()]);
     let error = check(SCENARIOS, &asked, &Options::default(), &|_| ()).expect_err("wrong");
     assert!(matches!(&error, CheckError::UnknownScenario { name, .. } if name == "fuonding"));
     let message = error.to_string();
     assert!(SCENARIOS.iter().all(|scenario| message.contains(scenario.name)), "{message}");
     assert!(list(SCENARIOS, &asked).is_err());
 
+    let registry = [Scenario { bug: Some("a0823421a4d7"), ..SCENARIOS[0] }];
+    let asked = Selection::Bugs(vec!["a0823421a4d8".to_owned()]);
+    let error = check(&registry, &asked, &Options::default(), &|_| ()).expect_err("wrong");
+    assert!(error.to_string().contains("a0823421a4d7"), "{error}");
+    assert!(list(&registry, &Selection::Clean).is_ok_and(|listed| listed.is_empty()));
+
     let options = Options { explorers: vec![Explorer::Shuttle], ..Options::default() };
-    let error = check(SCENARIOS, &["loom-only".to_owned()], &options, &|_| ()).expect_err("none");
+    let error =
+        check(SCENARIOS, &Selection::Named(vec!["loom-only".to_owned()]), &options, &|_| ())
+            .expect_err("none");
     assert!(matches!(error, CheckError::NothingToDo { .. }), "{error}");
-    assert_eq!(list(SCENARIOS, &["loom-only".to_owned()]).map(|l| l.len()).ok(), Some(1));
+    assert_eq!(
+        list(SCENARIOS, &Selection::Named(vec!["loom-only".to_owned()])).map(|l| l.len()).ok(),
+        Some(1)
+    );
 }
 
 fn json_names() {
@@ -276,7 +289,8 @@ fn json_names() {
 
 fn a_child_that_refuses() {
     let unknown = [Scenario { name: "not-in-main", ..SCENARIOS[0] }];
-    let error = check(&unknown, &[], &Options::default(), &|_| ()).expect_err("refused");
+    let error =
+        check(&unknown, &Selection::All, &Options::default(), &|_| ()).expect_err("refused");
     let message = error.to_string();
     assert!(message.contains("there is no scenario 'not-in-main' for loom"), "{message}");
     assert!(message.contains("main_if_child"), "{message}");
@@ -292,7 +306,8 @@ fn a_disappointment() {
     };
     let options = Options { explorers: vec![Explorer::Loom], ..Options::default() };
     let registry = [swapped("relaxed"), swapped("fenced")];
-    let outcomes = check(&registry, &[], &options, &|_| ()).expect("the toys can be explored");
+    let outcomes =
+        check(&registry, &Selection::All, &options, &|_| ()).expect("the toys can be explored");
     assert_eq!(outcomes.iter().map(|o| o.found).collect::<Vec<_>>(), [true, false]);
     assert!(outcomes.iter().all(|outcome| !outcome.expected), "{outcomes:#?}");
 }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use blkmq_lab::{CheckError, Event, Explorer, Options, Outcome, SCENARIOS, Table, progress};
+use blkmq_lab::{
+    CheckError, Event, Explorer, Options, Outcome, SCENARIOS, Selection, Table, progress,
+};
 use serde::Serialize;
 
 use crate::args::{CheckArgs, ExplorerName};
@@ -40,7 +42,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     options.seed = args.seed;
     let json = args.output_format == Format::Json;
     let shows_progress = stderr().is_terminal();
-    let outcomes = blkmq_lab::check(SCENARIOS, &args.scenarios, &options, &|event| match event {
+    let outcomes = blkmq_lab::check(SCENARIOS, &selection(args), &options, &|event| match event {
         Event::Ended(outcome) if !json => show(outcome),
         Event::Ended(_) => {}
         _ if shows_progress => progress::print_to_stderr(event),
@@ -63,7 +65,7 @@ fn show(outcome: &Outcome) {
 }
 
 fn list(args: &CheckArgs) -> anyhow::Result<()> {
-    let listed = blkmq_lab::list(SCENARIOS, &args.scenarios).map_err(complaint)?;
+    let listed = blkmq_lab::list(SCENARIOS, &listed(args)).map_err(complaint)?;
     if args.output_format == Format::Json {
         return print(&listed);
     }
@@ -89,6 +91,25 @@ fn print<T: Serialize>(results: &[T]) -> anyhow::Result<()> {
     writeln!(out).context("printing the results")
 }
 
+/// What is explored: what is named, or else everything that must be clean.
+fn selection(args: &CheckArgs) -> Selection {
+    if !args.scenarios.is_empty() {
+        Selection::Named(args.scenarios.clone())
+    } else if args.all_bugs || !args.bug.is_empty() {
+        Selection::Bugs(args.bug.clone())
+    } else {
+        Selection::Clean
+    }
+}
+
+/// What is listed: what is named, or else everything.
+fn listed(args: &CheckArgs) -> Selection {
+    match selection(args) {
+        Selection::Clean => Selection::All,
+        named => named,
+    }
+}
+
 fn explorer(name: ExplorerName) -> Explorer {
     match name {
         ExplorerName::Loom => Explorer::Loom,
@@ -100,7 +121,9 @@ fn explorer(name: ExplorerName) -> Explorer {
 /// A wrong name is the caller's mistake, anything else the system's.
 fn complaint(error: CheckError) -> anyhow::Error {
     let mend = match &error {
-        CheckError::UnknownScenario { .. } => "see blkmq check --list",
+        CheckError::UnknownScenario { .. } | CheckError::UnknownBug { .. } => {
+            "see blkmq check --list"
+        }
         CheckError::NothingToDo { .. } => "name another explorer, or none for those that can",
         _ => return error.into(),
     };

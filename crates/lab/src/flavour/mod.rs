@@ -48,6 +48,7 @@ pub mod under_shuttle {
 ///     name: "my-driver",
 ///     about: "Two submitters and one slot",
 ///     row: None,
+///     bug: None,
 ///     loom: Some(Plan::clean(under_loom::my_driver::two_submitters, &[3])),
 ///     shuttle: Some(Plan::clean(under_shuttle::my_driver::two_submitters, &[3])),
 /// }];
