@@ -5,9 +5,9 @@
 //! leaves, trusting the holder to kick. The holder puts the unit back and leaves as well.
 //!
 //! The cure is the hand-off. Who fails to get a unit marks its hardware queue, and tries once more;
-//! who puts one back looks at the marks, and kicks one marked hardware queue for each free unit. Both
-//! sides publish before they look, with a full fence between, so at least one of them sees the other
-//! (pair B1: [`Budget::get`] and [`Budget::pass_on`]).
+//! who puts one back looks at the marks, and kicks one marked hardware queue for each free unit.
+//! Both sides publish before they look, with a full fence between, so at least one of them sees the
+//! other (pair B1: [`Budget::get`] and [`Budget::pass_on`]).
 
 use std::time::Duration;
 
@@ -115,27 +115,30 @@ impl Budget {
     ///
     /// `from` is where the search for marks begins, so that every hardware queue comes round.
     pub(crate) fn pass_on(&self, from: HctxId, mut kick: impl FnMut(Waiter)) {
-        if self.waiting.is_empty() {
-            return;
-        }
+        let Some(mut index) = self.waiting.next_from(usize::from(from.0) + 1) else { return };
         let mut free = self.limit - self.used.load(Relaxed).min(self.limit);
         if self.mode != BudgetMode::Handoff {
             // The kernel's completion runs all hardware queues of a device that anybody waits for.
             free = if free == 0 { 0 } else { u32::MAX };
         }
         while free > 0 {
-            let Some(index) = self.waiting.take_from(usize::from(from.0) + 1) else { return };
-            kick(self.waiter(index));
-            free -= 1;
+            if self.waiting.take(index) {
+                kick(self.waiter(index));
+                free -= 1;
+            }
+            if free > 0 {
+                let Some(next) = self.waiting.next_from(index + 1) else { return };
+                index = next;
+            }
         }
     }
 
-    /// Forgets the scheduler's mark: it has just said, to a holder of a unit, that it has nothing to
-    /// send now, and it will say when it has. That one answer serves everybody who waits for it.
+    /// Forgets the scheduler's mark: it has just said, to a holder of a unit, that it has nothing
+    /// to send now, and it will say when it has. That one answer serves everybody who waits for it.
     ///
     /// Only the holder of the scheduler may call this; only holders set the mark.
     pub(crate) fn answered(&self) {
-        if self.waiting.next_from(self.nr_hctx).is_some() {
+        if self.waiting.contains(self.nr_hctx) {
             self.waiting.clear(self.nr_hctx);
         }
     }

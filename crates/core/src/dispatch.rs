@@ -1,10 +1,11 @@
-//! The way from the dispatch list, the scheduler or the software queues to the driver: the seed's room.
+//! The way from the dispatch list, the scheduler or the software queues to the driver: the seed's
+//! room.
 //!
-//! Every request takes the same way. First a unit of the budget, then a driver tag, and only then is a
-//! request looked for. So a request stays where it is until it can go; nothing is ever held in private
-//! while it waits for budget or tag, which is how Linux came to lose requests (commits ab3cee3762e5,
-//! 9ba52e5812e5). The price is the seed's: a unit may be taken and no request found, because another
-//! thread was quicker. Such a unit goes back, and the end of the turn hands it on.
+//! Every request takes the same way. First a unit of the budget, then a driver tag, and only then
+//! is a request looked for. So a request stays where it is until it can go; nothing is ever held in
+//! private while it waits for budget or tag, which is how Linux came to lose requests (commits
+//! ab3cee3762e5, 9ba52e5812e5). The price is the seed's: a unit may be taken and no request found,
+//! because another thread was quicker. Such a unit goes back, and the end of the turn hands it on.
 
 use crate::budget::Waiter;
 use crate::combiner::{Combiner, Leave};
@@ -15,15 +16,16 @@ use crate::queue::HctxId;
 use crate::request::{Grant, InFlight, Request};
 use crate::turn::Turn;
 
-/// How often the holder of the scheduler looks again for those who found it held, before it lets go and
-/// asks to be called again.
+/// How often the holder of the scheduler looks again for those who found it held, before it lets go
+/// and asks to be called again.
 const ROUNDS_MAX: u32 = 8;
 
 /// Whether the device takes more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Device {
     Ready,
-    /// It does not, or there is no budget or tag. Somebody named will run this hardware queue again.
+    /// It does not, or there is no budget or tag. Somebody named will run this hardware queue
+    /// again.
     Blocked,
 }
 
@@ -32,8 +34,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     pub(crate) fn dispatch(&mut self) {
         self.cpu.counters.passes += 1;
         if std::mem::take(&mut self.busy) {
-            // The marks were passed over because the device was busy. It is asked again, so they are
-            // looked at again.
+            // The marks were passed over because the device was busy. It is asked again, so they
+            // are looked at again.
             self.came_back = true;
         }
         let run = std::mem::take(&mut self.due);
@@ -62,29 +64,37 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         Device::Ready
     }
 
-    /// Scheduler `none`: sends what the software queues of this hardware queue hold, and then what was
-    /// submitted in this turn, without publishing it if it can go at once.
+    /// Scheduler `none`: sends what the software queues of this hardware queue hold, and then what
+    /// was submitted in this turn, without publishing it if it can go at once.
     fn dispatch_software(&mut self, mut device: Device) {
         let ctx_map = &self.queue.hctx(self.cpu.hctx).ctx_map;
         // What was published earlier goes first.
         if device == Device::Ready && !self.cpu.plug.is_empty() && ctx_map.is_empty() {
             device = self.issue_plugged();
+            if device == Device::Ready && self.cpu.plug.is_empty() {
+                // Nothing was published when this pass began, and who publishes since then runs
+                // this hardware queue too.
+                return;
+            }
         }
         self.publish();
-        while device == Device::Ready {
-            let Some(ctx) = self.next_published() else { return };
+        let mut next = if device == Device::Ready { self.next_published() } else { None };
+        while let Some(ctx) = next {
             let Some(grant) = self.acquire(Waiter::Hctx(self.cpu.hctx)) else { return };
-            let Some(request) = self.take_published(ctx) else {
+            let Some((request, was_last)) = self.take_published(ctx) else {
                 // The seed's moment: we hold a unit, and other threads took all the requests.
                 self.release(grant);
                 return;
             };
-            device = self.issue(request, grant);
+            if self.issue(request, grant) == Device::Blocked {
+                return;
+            }
+            next = if was_last { None } else { self.next_published() };
         }
     }
 
-    /// Direct issue. Stops quietly where budget or tag is short: what is left is published, and asks
-    /// again in a way that leaves a mark.
+    /// Direct issue. Stops quietly where budget or tag is short: what is left is published, and
+    /// asks again in a way that leaves a mark.
     fn issue_plugged(&mut self) -> Device {
         while !self.cpu.plug.is_empty() {
             let Some(grant) = self.try_acquire() else { break };
@@ -98,35 +108,32 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// The next software queue that has something.
     fn next_published(&self) -> Option<usize> {
-        let map = &self.queue.hctx(self.cpu.hctx).ctx_map;
-        let cursor = self.cpu.cursor;
-        map.next_from(cursor).or_else(|| if cursor == 0 { None } else { map.next_from(0) })
+        self.queue.hctx(self.cpu.hctx).ctx_map.next_from(self.cpu.cursor)
     }
 
-    /// The first request of software queue `ctx`, or of another if that has become empty. `None` says
-    /// that all are empty: somebody may rely on us for any of them.
-    fn take_published(&mut self, ctx: usize) -> Option<Request> {
+    /// The first request of software queue `ctx`, or of another if that has become empty, and
+    /// whether it was the last of all. `None` says that all are empty: somebody may rely on us for
+    /// any of them.
+    fn take_published(&mut self, ctx: usize) -> Option<(Request, bool)> {
         let map = &self.queue.hctx(self.cpu.hctx).ctx_map;
         let mut next = Some(ctx);
         while let Some(ctx) = next {
             self.cpu.cursor = (ctx + 1) % self.queue.software.len();
-            let request = self.queue.software[ctx].with(|published| {
+            let taken = self.queue.software[ctx].with(|published| {
                 let request = published.requests.pop_front();
-                if published.is_empty() {
-                    map.clear(ctx);
-                }
-                request
+                let was_last = published.is_empty() && map.clear(ctx);
+                request.map(|request| (request, was_last))
             });
-            if request.is_some() {
-                return request;
+            if taken.is_some() {
+                return taken;
             }
             next = self.next_published();
         }
         None
     }
 
-    /// With a scheduler: tells it what has come and gone, and sends what it chooses. If another thread
-    /// holds it, that thread does so for us.
+    /// With a scheduler: tells it what has come and gone, and sends what it chooses. If another
+    /// thread holds it, that thread does so for us.
     fn dispatch_scheduler(
         &mut self,
         elevator: &Combiner<Elevator>,
@@ -169,8 +176,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
     }
 
-    /// Tells the scheduler what has come and gone, here and in the software queues. Answers whether a
-    /// request may go now that could not before.
+    /// Tells the scheduler what has come and gone, here and in the software queues. Answers whether
+    /// a request may go now that could not before.
     fn feed(&mut self, elevator: &mut Elevator) -> bool {
         let now = self.now;
         let Elevator { scheduler, in_flight } = elevator;
@@ -213,7 +220,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         run
     }
 
-    /// Takes from the scheduler what can go. Answers whether the batch is full and there may be more.
+    /// Takes from the scheduler what can go. Answers whether the batch is full and there may be
+    /// more.
     fn choose(&mut self, elevator: &mut Elevator, device: &mut Device) -> bool {
         while self.cpu.batch.len() < BATCH {
             if !elevator.scheduler.has_work() {
@@ -286,8 +294,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         Device::Ready
     }
 
-    /// The device is busy: the request, and those that were to follow it, wait in the dispatch list for
-    /// whom the driver named.
+    /// The device is busy: the request, and those that were to follow it, wait in the dispatch list
+    /// for whom the driver named.
     fn bounce(&mut self, request: InFlight, restarter: Restarter) {
         self.cpu.counters.busy += 1;
         self.busy = true;

@@ -15,6 +15,9 @@ use crate::finding::{Finding, Kind, Step};
 /// The steps kept of one schedule. A schedule that never ends loses its oldest ones.
 const STEPS_MAX: usize = 2048;
 
+/// What the scenario's first thread is called unless it says otherwise.
+const FIRST_LANE: &str = "main";
+
 /// Off outside an exploration, where nobody would ever empty the buffer.
 static RECORDING: AtomicBool = AtomicBool::new(false);
 
@@ -25,6 +28,8 @@ struct Buffer {
     steps_lost: usize,
     waiting: Option<Verdict>,
     verdict: Option<Verdict>,
+    /// The lane of the thread that has no name of its own.
+    first_lane: &'static str,
 }
 
 /// A step as it is recorded: nothing is formatted before the schedule is known to be of interest.
@@ -108,6 +113,17 @@ pub(crate) fn begin_schedule() {
     buffer.steps_lost = 0;
     buffer.waiting = None;
     buffer.verdict = None;
+    buffer.first_lane = FIRST_LANE;
+}
+
+/// Names the lane of the scenario's first thread until the schedule ends.
+pub(crate) fn name_first_lane(name: &'static str) {
+    buffer().first_lane = name;
+}
+
+/// The lane of the scenario's first thread.
+pub(crate) fn first_lane() -> &'static str {
+    buffer().first_lane
 }
 
 /// What the schedule under way amounts to, now that it has panicked with `message` at `at`.
@@ -138,7 +154,13 @@ pub(crate) fn place(at: &Location<'_>) -> String {
 
 impl Buffer {
     const fn new() -> Self {
-        Buffer { steps: VecDeque::new(), steps_lost: 0, waiting: None, verdict: None }
+        Buffer {
+            steps: VecDeque::new(),
+            steps_lost: 0,
+            waiting: None,
+            verdict: None,
+            first_lane: FIRST_LANE,
+        }
     }
 }
 
@@ -169,7 +191,10 @@ mod tests {
         assert!(found.steps[0].at.contains("trace.rs:"), "{}", found.steps[0].at);
         assert_eq!((found.kind.as_str(), found.stuck.as_deref()), ("stall", Some("request 1")));
 
+        name_first_lane("A");
+        assert_eq!(first_lane(), "A");
         begin_schedule();
+        assert_eq!(first_lane(), "main");
         if_blocked("stall", "request 1", "hctx 0");
         let found = take_finding("assertion failed: x".into(), None);
         assert_eq!((found.kind.as_str(), found.stuck), ("panic", None));

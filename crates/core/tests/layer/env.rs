@@ -1,7 +1,7 @@
 //! The world around the layer as a test sees it: what the layer asked for, written down.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blkmq_core::{CtxId, Done, HctxId, Time, Wish};
 
@@ -26,7 +26,8 @@ pub(crate) struct Asked {
 
 impl Env {
     pub(crate) fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap()
+        // A test that fails may hold this, and what it drops then still kicks.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A scheduler of a test's own: first come, first served, with pauses, and with a log.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blkmq_core::{
     AttributeError, Completion, Dispatch, Op, Request, Run, Scheduler, SchedulerData, Time,
@@ -38,7 +38,8 @@ pub(crate) struct Fifo {
 
 impl Fifo {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        // A test that fails may hold this, and is to fail for its own reason.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn holds(&self) -> Run {

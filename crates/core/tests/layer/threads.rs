@@ -19,7 +19,7 @@ const NR_HCTX: u16 = 2;
 const REQUESTS_EACH: u64 = 20_000;
 const DEPTH: u64 = 8;
 /// Nothing in here takes nearly as long; who sleeps so long was forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(20);
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum Message {

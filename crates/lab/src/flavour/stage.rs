@@ -23,6 +23,13 @@ where
     builder.spawn(f).expect("the explorers' threads need nothing that could run out")
 }
 
+/// From here on the steps of the scenario's first thread stand in the lane `name`.
+///
+/// The first thread can play a part itself, which spares the explorer a thread.
+pub fn go_on_as(name: &'static str) {
+    trace::name_first_lane(name);
+}
+
 /// Records that the current thread does what `text` says, at the caller's line.
 #[track_caller]
 pub fn step(text: impl Into<Cow<'static, str>>) {
@@ -30,7 +37,7 @@ pub fn step(text: impl Into<Cow<'static, str>>) {
         let current = thread::current();
         let lane = match current.name() {
             // shuttle's word for the thread that has no name elsewhere.
-            None | Some("main-thread") => Cow::Borrowed("main"),
+            None | Some("main-thread") => Cow::Borrowed(trace::first_lane()),
             Some(name) => Cow::Owned(name.to_owned()),
         };
         trace::step(lane, text);

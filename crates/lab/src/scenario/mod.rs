@@ -1,19 +1,21 @@
 //! The scenarios: what the lab explores.
 //!
-//! The files beside this one are written once and compiled in each explorer's flavour. They name the
-//! layer as `super::core`, so that none of them can reach the native one by mistake.
+//! The files beside this one are written once and compiled in each explorer's flavour. They name
+//! the layer as `super::core`, so that none of them can reach the native one by mistake.
 
 use crate::{Plan, Scenario};
 
 crate::flavours! {
     #[path = "founding.rs"]
     pub(crate) mod founding;
+    #[path = "inbox.rs"]
+    pub(crate) mod inbox;
     #[path = "world.rs"]
     pub(crate) mod world;
 }
 
-use under_loom::founding as by_loom;
-use under_shuttle::founding as by_shuttle;
+use under_loom::{founding as by_loom, inbox as inbox_by_loom};
+use under_shuttle::{founding as by_shuttle, inbox as inbox_by_shuttle};
 
 /// Every scenario of the project.
 pub const SCENARIOS: &[Scenario] = &[
@@ -64,5 +66,37 @@ pub const SCENARIOS: &[Scenario] = &[
         bug: None,
         loom: Some(Plan::clean(by_loom::handoff_2, &[3])),
         shuttle: Some(Plan::clean(by_shuttle::handoff_2, &[3])),
+    },
+    Scenario {
+        name: "founding-stays-1",
+        about: "As founding-handoff-1, and C reaps and answers kicks while the others run",
+        row: Some("A1"),
+        bug: None,
+        loom: Some(Plan::clean(by_loom::stays_1, &[1])),
+        shuttle: Some(Plan::clean(by_shuttle::stays_1, &[3])),
+    },
+    Scenario {
+        name: "founding-stays-2",
+        about: "As founding-handoff-2, and C reaps and answers kicks while the others run",
+        row: Some("A1"),
+        bug: None,
+        loom: Some(Plan::clean(by_loom::stays_2, &[3])),
+        shuttle: Some(Plan::clean(by_shuttle::stays_2, &[3])),
+    },
+    Scenario {
+        name: "founding-deadline",
+        about: "The founding race on two hardware queues with scheduler mq-deadline, budget mode handoff",
+        row: Some("A1"),
+        bug: None,
+        loom: Some(Plan::clean(by_loom::deadline, &[2])),
+        shuttle: Some(Plan::clean(by_shuttle::deadline, &[3])),
+    },
+    Scenario {
+        name: "inbox",
+        about: "Two threads send to one that sleeps once while it has no message",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(inbox_by_loom::one_sleep, &[4])),
+        shuttle: Some(Plan::clean(inbox_by_shuttle::one_sleep, &[4])),
     },
 ];

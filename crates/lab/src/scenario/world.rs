@@ -1,16 +1,16 @@
-//! The world around a queue in a scenario: a device that finishes when it is asked, and an environment
-//! that writes down what is wished for.
+//! The world around a queue in a scenario: a device that finishes when it is asked, and an
+//! environment that writes down what is wished for.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as Unexplored;
 use std::sync::atomic::Ordering as Order;
 
 use super::core::{
-    Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority, Queue,
-    QueueRq, Refused, Segments, Status, TenantId, Time, Wish,
+    Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority,
+    Queue, QueueRq, Refused, Segments, Status, TenantId, Time, Wish,
 };
 use super::stage::{LateTimers, step};
-use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::atomic::{AtomicBool, Ordering};
 
 /// How many timers may fire in one schedule: many more than any scenario has reasons for.
 const TIMERS_MAX: usize = 32;
@@ -54,11 +54,12 @@ impl Driver for Device {
     }
 }
 
-/// An environment that writes down. Kicks are explored, as they order threads in the real runtime too;
-/// timers and counts are not.
+/// An environment that writes down. Kicks are explored, as they order threads in the real runtime
+/// too; timers and counts are not.
 #[derive(Debug)]
 pub(crate) struct World {
-    kicks: AtomicU64,
+    /// One for each hardware queue.
+    kicks: Box<[AtomicBool]>,
     timers: LateTimers<(HctxId, Wish)>,
     done: Unexplored,
     submitted: Unexplored,
@@ -67,7 +68,7 @@ pub(crate) struct World {
 impl Env for World {
     fn kick(&self, hctx: HctxId) {
         step(format!("kicks hctx {}", hctx.0));
-        self.kicks.fetch_or(1 << hctx.0, Ordering::AcqRel);
+        self.kicks[usize::from(hctx.0)].swap(true, Ordering::AcqRel);
     }
 
     fn run_at(&self, hctx: HctxId, _at: Time, why: Wish) {
@@ -97,7 +98,7 @@ impl Set {
     /// Makes the queue.
     pub(crate) fn new(config: Config) -> Arc<Set> {
         let world = Arc::new(World {
-            kicks: AtomicU64::new(0),
+            kicks: (0..config.nr_hw_queues).map(|_| AtomicBool::new(false)).collect(),
             timers: LateTimers::new(TIMERS_MAX),
             done: Unexplored::new(0),
             submitted: Unexplored::new(0),
@@ -131,7 +132,9 @@ impl Set {
         match self.queue.turn(cpu, Time::ZERO).submit(bio) {
             Ok(()) => {}
             Err(Refused::WouldBlock(_) | Refused::Invalid(..)) => {
-                unreachable!("the scenarios have requests enough, and submit what the device can do")
+                unreachable!(
+                    "the scenarios have requests enough, and submit what the device can do"
+                )
             }
         }
     }
@@ -150,34 +153,41 @@ impl Set {
 
     /// Takes the kicks that the setup has brought, for the scenario's threads to answer.
     pub(crate) fn take_kicks(&self) {
-        self.world.kicks.store(0, Ordering::Relaxed);
+        for kick in &self.world.kicks {
+            kick.store(false, Ordering::Relaxed);
+        }
     }
 
-    /// Turns until the thread's device has finished everything and nobody has kicked it. What is kicked
-    /// later is somebody else's to run.
+    /// Turns until the thread's device has finished everything and nobody has kicked it. What is
+    /// kicked later is somebody else's to run.
     pub(crate) fn settle(&self, cpu: &mut Cpu<Device>) {
-        let own = 1 << cpu.hctx().0;
+        let kick = &self.world.kicks[usize::from(cpu.hctx().0)];
         loop {
-            while !cpu.ring().is_empty() {
-                self.reap(cpu);
-            }
-            if self.world.kicks.load(Ordering::Relaxed) & own == 0 {
+            self.drain(cpu);
+            if !kick.load(Ordering::Relaxed) {
                 return;
             }
-            if self.world.kicks.fetch_and(!own, Ordering::AcqRel) & own != 0 {
+            if kick.swap(false, Ordering::AcqRel) {
                 self.run(cpu);
             }
         }
     }
 
-    /// The scenario's end: every kick is answered, then every timer, until nothing is left to happen.
-    /// Then nothing may be left undone.
+    /// Turns until the thread's device has finished everything.
+    pub(crate) fn drain(&self, cpu: &mut Cpu<Device>) {
+        while !cpu.ring().is_empty() {
+            self.reap(cpu);
+        }
+    }
+
+    /// The scenario's end: every kick is answered, then every timer, until nothing is left to
+    /// happen. Then nothing may be left undone.
     pub(crate) fn end(&self, mut cpus: Vec<Cpu<Device>>, owed: &'static str) {
         for turn in 0.. {
             for cpu in &mut cpus {
                 self.settle(cpu);
             }
-            let kicked = self.world.kicks.load(Ordering::Relaxed) != 0;
+            let kicked = self.world.kicks.iter().any(|kick| kick.load(Ordering::Relaxed));
             let timer = if kicked { None } else { self.world.timers.fire() };
             if let Some((hctx, why)) = timer {
                 let cpu = cpus.iter_mut().find(|cpu| cpu.hctx() == hctx);
@@ -212,11 +222,16 @@ impl Set {
         let done = self.world.done.load(Order::Relaxed);
         let held = self.queue.held();
         if done < submitted {
-            let stuck = format!("{} of {submitted} requests wait for ever ({held:?})", submitted - done);
+            let stuck =
+                format!("{} of {submitted} requests wait for ever ({held:?})", submitted - done);
             super::stage::finding("stall", stuck, owed);
         }
         if done > submitted {
-            super::stage::finding("double completion", format!("{done} of {submitted} ended"), owed);
+            super::stage::finding(
+                "double completion",
+                format!("{done} of {submitted} ended"),
+                owed,
+            );
         }
         if held.requests != 0 || held.in_flight != 0 || held.budget != 0 || held.dispatch != 0 {
             super::stage::finding("leak", format!("at rest the queue holds {held:?}"), owed);
