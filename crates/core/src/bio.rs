@@ -101,7 +101,8 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
-    /// Lends `len_bytes` bytes at `addr`. `buffer` names the registered buffer the memory lies in, if any.
+    /// Lends `len_bytes` bytes at `addr`. `buffer` names the registered buffer the memory lies in,
+    /// if any.
     ///
     /// # Safety
     ///

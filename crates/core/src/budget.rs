@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use crate::bitmap::Bitmap;
-use crate::queue::HctxId;
+use crate::ids::HctxId;
 use crate::sync::{AcqRel, AtomicU32, Relaxed, Release, SeqCst, fence};
 use crossbeam_utils::CachePadded;
 

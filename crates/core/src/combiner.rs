@@ -22,7 +22,8 @@ pub(crate) struct Combiner<T> {
 // letting go are an acquire and a release of `state`.
 unsafe impl<T: Send> Sync for Combiner<T> {}
 
-/// The right to work on the value. Must be given up through [`Holder::leave`] or [`Holder::hand_over`].
+/// The right to work on the value. Must be given up through [`Holder::leave`] or
+/// [`Holder::hand_over`].
 pub(crate) struct Holder<'a, T> {
     combiner: &'a Combiner<T>,
 }

@@ -4,15 +4,15 @@ use std::collections::{VecDeque, vec_deque};
 
 use crate::driver::Driver;
 use crate::elevator::Completion;
-use crate::queue::{CtxId, HctxId};
+use crate::ids::{CtxId, HctxId};
 use crate::request::{Done, InFlight, Request};
 use crate::status::Status;
 
 /// How many requests go to the device, or come from it, in one go.
 pub(crate) const BATCH: usize = 32;
 
-/// A thread as the layer sees it: its software queue, its hardware queue and its ring. What is in here
-/// is the thread's alone and costs no synchronisation.
+/// A thread as the layer sees it: its software queue, its hardware queue and its ring. What is in
+/// here is the thread's alone and costs no synchronisation.
 pub struct Cpu<D: Driver> {
     pub(crate) ctx: CtxId,
     pub(crate) hctx: HctxId,
@@ -105,8 +105,8 @@ impl<D: Driver> Cpu<D> {
         !self.done.is_empty()
     }
 
-    /// Whether a tag has come free for this submitter since it was last asked, in a turn of its own.
-    /// The counterpart of [`crate::Env::wake`].
+    /// Whether a tag has come free for this submitter since it was last asked, in a turn of its
+    /// own. The counterpart of [`crate::Env::wake`].
     pub fn take_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
     }

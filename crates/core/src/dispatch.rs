@@ -12,7 +12,7 @@ use crate::combiner::{Combiner, Leave};
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, QueueRq, Restarter, Wish};
 use crate::elevator::{Dispatch, Elevator, Run};
-use crate::queue::HctxId;
+use crate::ids::HctxId;
 use crate::request::{Grant, InFlight, Request};
 use crate::turn::Turn;
 

@@ -1,7 +1,7 @@
 //! What a device implements, and what the layer asks of the world around it.
 
+use crate::ids::{CtxId, HctxId};
 use crate::limits::Limits;
-use crate::queue::{CtxId, HctxId};
 use crate::request::{Done, InFlight};
 use crate::status::Status;
 use crate::time::Time;
@@ -75,8 +75,8 @@ pub trait Env: Send + Sync + 'static {
     /// kicks that come before the run may be answered by one run.
     fn kick(&self, hctx: HctxId);
 
-    /// Run `hctx` at `at` or soon after, with [`crate::Turn::timer`]. Of several wishes for the same
-    /// hardware queue with the same reason, the earliest has to be kept.
+    /// Run `hctx` at `at` or soon after, with [`crate::Turn::timer`]. Of several wishes for the
+    /// same hardware queue with the same reason, the earliest has to be kept.
     fn run_at(&self, hctx: HctxId, at: Time, why: Wish);
 
     /// A tag has come free for `ctx`, whose last submission would have blocked: take a turn and

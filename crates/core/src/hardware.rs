@@ -12,8 +12,8 @@ use crate::tags::{Sbitmap, Tag};
 /// A hardware queue.
 #[derive(Debug)]
 pub(crate) struct HardwareQueue {
-    /// Requests that only this hardware queue can send: the device refused them once, or they pass by
-    /// the scheduler. They go before everything else.
+    /// Requests that only this hardware queue can send: the device refused them once, or they pass
+    /// by the scheduler. They go before everything else.
     dispatch: Mutex<VecDeque<Request>>,
     /// The length of `dispatch`, to be looked at without the lock.
     dispatch_len: AtomicUsize,
@@ -42,10 +42,11 @@ impl HardwareQueue {
         if let Some(tag) = self.tags.get(hint) {
             return Some(tag);
         }
-        // A read-modify-write, so that whoever takes the mark sees what everybody published who set it.
+        // A read-modify-write, so that whoever takes the mark sees what everybody published who set
+        // it.
         self.restart.fetch_or(true, Release);
-        // Pair T1, the waiter's side: the mark is published before the tags are looked at again. The
-        // other side is the fence between `put_tag` and `take_restart`.
+        // Pair T1, the waiter's side: the mark is published before the tags are looked at again.
+        // The other side is the fence between `put_tag` and `take_restart`.
         fence(SeqCst);
         self.tags.get(hint)
     }
@@ -101,21 +102,21 @@ impl HardwareQueue {
     }
 
     /// Called when a refused request is in the dispatch list and rests on a completion or on the
-    /// driver's kick. Answers whether that may have come already, and the hardware queue must be run
-    /// again at once.
+    /// driver's kick. Answers whether that may have come already, and the hardware queue must be
+    /// run again at once.
     ///
-    /// M1: the fence orders "request in the dispatch list" before "look at the mark"; its pair M2 is in
-    /// [`HardwareQueue::take_restart`], between "mark cleared" and "look at the dispatch list". If the
-    /// mark was not set when the device was asked, the restarter may have passed by unseen; it is set
-    /// now, and the device is asked once more.
+    /// M1: the fence orders "request in the dispatch list" before "look at the mark"; its pair M2
+    /// is in [`HardwareQueue::take_restart`], between "mark cleared" and "look at the dispatch
+    /// list". If the mark was not set when the device was asked, the restarter may have passed
+    /// by unseen; it is set now, and the device is asked once more.
     pub(crate) fn must_rerun(&self, rests_on_completion: bool) -> bool {
         fence(SeqCst);
         if !self.restart.load(Relaxed) {
             self.restart.fetch_or(true, Release);
             return true;
         }
-        // Every completion puts its tag back before it looks at the mark. With no tag out, nobody is
-        // left who would: the last completion came between the device's answer and now.
+        // Every completion puts its tag back before it looks at the mark. With no tag out, nobody
+        // is left who would: the last completion came between the device's answer and now.
         rests_on_completion && self.tags.is_idle()
     }
 

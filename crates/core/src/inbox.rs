@@ -1,12 +1,13 @@
 //! How threads leave each other messages without waking who is awake.
 
-use crate::sync::{AtomicBool, Mutex, Relaxed, SeqCst, fence};
+use crate::sync::{AtomicBool, Mutex, Relaxed};
 
 /// One thread's messages.
 ///
 /// The sender publishes and then looks whether the receiver sleeps; the receiver says that it will
-/// sleep and then looks for messages. A full fence between the two on each side (pair W1) sees to it
-/// that a message is either found by the receiver or the receiver is woken by its sender.
+/// sleep and then looks for messages. Both go through the lock of the messages in between (pair
+/// W1): either the receiver finds the message, or it looked before the message was there, and then
+/// the sender, who took the lock later, sees it asleep. No fence is needed for that.
 #[derive(Debug)]
 pub struct Inbox<T> {
     messages: Mutex<Vec<T>>,
@@ -32,8 +33,7 @@ impl<T> Inbox<T> {
     /// Leaves a message.
     pub fn send(&self, message: T) -> WakeUp {
         self.messages.lock().push(message);
-        // Pair W1, the sender's side: the message is published before the sleeper is looked at.
-        fence(SeqCst);
+        // Pair W1, the sender's side: the sleeper is looked at after the lock was held.
         if self.asleep.load(Relaxed) && self.asleep.swap(false, Relaxed) {
             WakeUp::Owed
         } else {
@@ -49,9 +49,9 @@ impl<T> Inbox<T> {
     /// Called by the owner before it sleeps. If the answer is true it may sleep, and whoever sends
     /// wakes it; if it is false there are messages, and it stays awake.
     pub fn prepare_to_sleep(&self) -> bool {
-        self.asleep.store(true, Relaxed);
-        // Pair W1, the receiver's side: the intent is published before the messages are looked for.
-        fence(SeqCst);
+        // Pair W1, the receiver's side: the intent is published before the lock is taken. It is a
+        // swap so that, of the changes to `asleep`, each follows the one before.
+        self.asleep.swap(true, Relaxed);
         if self.messages.lock().is_empty() {
             return true;
         }
@@ -61,7 +61,7 @@ impl<T> Inbox<T> {
 
     /// Called by the owner when it has slept, for whatever reason it woke.
     pub fn wake_up(&self) {
-        self.asleep.store(false, Relaxed);
+        self.asleep.swap(false, Relaxed);
     }
 }
 

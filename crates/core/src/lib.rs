@@ -1,13 +1,13 @@
 //! The multi-queue block layer: Linux's blk-mq, in user space.
 //!
-//! A [`Queue`] takes block I/O from many submitters, lets a scheduler decide the order, holds it to tags
-//! and to the device's budget, hands it to a [`Driver`], and never strands a request: a kick that is owed
-//! is given.
+//! A [`Queue`] takes block I/O from many submitters, lets a scheduler decide the order, holds it to
+//! tags and to the device's budget, hands it to a [`Driver`], and never strands a request: a kick
+//! that is owed is given.
 //!
-//! The layer does no I/O, starts no thread and reads no clock. A thread takes [turns](Turn) at the queue;
-//! it brings the time along, and what the layer wishes for (a run elsewhere, a run later) goes out through
-//! an [`Env`]. So the same code serves real devices, runs in virtual time, and is explored under every
-//! interleaving.
+//! The layer does no I/O, starts no thread and reads no clock. A thread takes [turns](Turn) at the
+//! queue; it brings the time along, and what the layer wishes for (a run elsewhere, a run later)
+//! goes out through an [`Env`]. So the same code serves real devices, runs in virtual time, and is
+//! explored under every interleaving.
 
 mod bio;
 mod bitmap;
@@ -18,6 +18,7 @@ mod dispatch;
 mod driver;
 mod elevator;
 mod hardware;
+mod ids;
 mod inbox;
 mod limits;
 mod lost;
@@ -40,9 +41,10 @@ pub use driver::{Driver, Env, QueueRq, Restarter, Wish};
 pub use elevator::{
     AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Run, Scheduler,
 };
+pub use ids::{CtxId, HctxId};
 pub use inbox::{Inbox, WakeUp};
 pub use limits::Limits;
-pub use queue::{Config, CtxId, HctxId, Held, Queue};
+pub use queue::{Config, Held, Queue};
 pub use request::{Done, InFlight, Request, SchedulerData};
 pub use status::Status;
 pub use time::Time;

@@ -8,7 +8,8 @@ use crate::status::Status;
 pub struct Limits {
     /// The size of the device, in sectors.
     pub capacity_sectors: u64,
-    /// The smallest unit the device addresses, in sectors; a power of two. Everything is aligned to it.
+    /// The smallest unit the device addresses, in sectors; a power of two. Everything is aligned
+    /// to it.
     pub logical_block_sectors: u32,
     /// The longest read or write, in sectors.
     pub max_sectors: u32,

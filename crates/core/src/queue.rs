@@ -12,6 +12,7 @@ use crate::cpu::Cpu;
 use crate::driver::{Driver, Env};
 use crate::elevator::{Elevator, Scheduler};
 use crate::hardware::HardwareQueue;
+use crate::ids::{CtxId, HctxId};
 use crate::limits::Limits;
 use crate::lost::Lost;
 use crate::software::SoftwareQueue;
@@ -20,26 +21,19 @@ use crate::tags::RequestPool;
 use crate::time::Time;
 use crate::turn::Turn;
 
-/// The number of a software queue, and so of a submitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CtxId(pub u16);
-
-/// The number of a hardware queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HctxId(pub u16);
-
 /// How a queue is made.
 pub struct Config {
     /// The number of software queues: one for each submitter. At least 1.
     pub nr_ctx: u16,
-    /// The number of hardware queues. Submitter `c` uses hardware queue `c % nr_hw_queues`. At least 1.
+    /// The number of hardware queues. Submitter `c` uses hardware queue `c % nr_hw_queues`. At
+    /// least 1.
     pub nr_hw_queues: u16,
     /// How many requests the queue holds in all. At least 1.
     pub nr_requests: u32,
     /// How many requests each hardware queue has in flight at most: its driver tags. At least 1.
     pub nr_tags: u32,
-    /// The device's budget, shared by all its hardware queues: at most so many in flight. `None` where
-    /// the driver tags are bound enough.
+    /// The device's budget, shared by all its hardware queues: at most so many in flight. `None`
+    /// where the driver tags are bound enough.
     pub budget: Option<u32>,
     /// What becomes of budget that was taken in vain.
     pub budget_mode: BudgetMode,
@@ -48,8 +42,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One submitter, one hardware queue, 256 requests, all of them in flight if need be, no budget and
-    /// no scheduler.
+    /// One submitter, one hardware queue, 256 requests, all of them in flight if need be, no budget
+    /// and no scheduler.
     fn default() -> Self {
         Config {
             nr_ctx: 1,
@@ -65,8 +59,8 @@ impl Default for Config {
 
 /// The queue of one device: the multi-queue block layer between its submitters and its driver.
 ///
-/// All work is done in *turns*: a thread brings its [`Cpu`], submits, reaps, and at the end of the turn
-/// whatever can go to the device goes.
+/// All work is done in *turns*: a thread brings its [`Cpu`], submits, reaps, and at the end of the
+/// turn whatever can go to the device goes.
 pub struct Queue<D: Driver, E: Env> {
     pub(crate) driver: D,
     pub(crate) env: Arc<E>,
@@ -115,8 +109,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
         }
     }
 
-    /// What a thread needs to take turns: the software queue `ctx`, the hardware queue that belongs to
-    /// it, and the thread's ring.
+    /// What a thread needs to take turns: the software queue `ctx`, the hardware queue that belongs
+    /// to it, and the thread's ring.
     ///
     /// # Panics
     ///

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::bio::{Bio, BufferIndex, Flags, Op, Priority, Segment, TenantId};
 use crate::budget::Token;
+use crate::ids::{CtxId, HctxId};
 use crate::lost::Lost;
-use crate::queue::{CtxId, HctxId};
 use crate::status::Status;
 use crate::tags::Tag;
 use crate::time::Time;
@@ -57,8 +57,8 @@ pub(crate) struct Body {
     lost: Arc<Lost>,
 }
 
-/// What a request needs to go to the device: a unit of the budget, if there is one, and a driver tag.
-/// Taken in this order, given back in reverse.
+/// What a request needs to go to the device: a unit of the budget, if there is one, and a driver
+/// tag. Taken in this order, given back in reverse.
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) hctx: HctxId,

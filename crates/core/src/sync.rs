@@ -1,8 +1,8 @@
 //! The one door to atomics, fences, locks and cells.
 //!
 //! The same sources are compiled in three flavours, each a package of its own over this folder:
-//! `blkmq-core` (native), `blkmq-core-loom` and `blkmq-core-shuttle`. Only this file knows which one
-//! it is. Everything that two threads may share goes through here, so that an explorer sees it.
+//! `blkmq-core` (native), `blkmq-core-loom` and `blkmq-core-shuttle`. Only this file knows which
+//! one it is. Everything that two threads may share goes through here, so that an explorer sees it.
 //!
 //! Protocols of the shape "publish, then look" are written with relaxed or acquire/release accesses
 //! and an explicit `fence(SeqCst)` on both sides. loom treats sequentially consistent *accesses* as

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// A point in time: nanoseconds since an epoch that the environment chooses.
 ///
-/// The layer reads no clock. Whoever calls it brings the time along, so that the real clock, virtual
-/// time and an explorer drive the same code.
+/// The layer reads no clock. Whoever calls it brings the time along, so that the real clock,
+/// virtual time and an explorer drive the same code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 

@@ -1,5 +1,5 @@
-//! A turn: what one thread does at a queue in one go, and the end of it, where every kick that is owed
-//! is given.
+//! A turn: what one thread does at a queue in one go, and the end of it, where every kick that is
+//! owed is given.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use crate::budget::{BUDGET_DELAY, BudgetMode, Waiter};
 use crate::cpu::{BATCH, Cpu};
 use crate::driver::{Driver, Env, Wish};
 use crate::elevator::Completion;
-use crate::queue::{CtxId, HctxId, Queue};
+use crate::ids::{CtxId, HctxId};
+use crate::queue::Queue;
 use crate::request::{Body, Done, Grant, InFlight, Request};
 use crate::status::Status;
 use crate::sync::{SeqCst, fence, is_unwinding};
 use crate::time::Time;
 
-/// How often a turn runs its hardware queue before it asks to be called again, so that no thread works
-/// for others for ever.
+/// How often a turn runs its hardware queue before it asks to be called again, so that no thread
+/// works for others for ever.
 const PASSES_MAX: u32 = 8;
 
 /// Why a bio was not taken in. It comes back unharmed.
@@ -29,8 +30,8 @@ pub enum Refused {
 
 /// One thread's turn at a queue.
 ///
-/// What is submitted in a turn is plugged: it goes to the device as one batch when the turn ends. The
-/// turn ends when it is dropped.
+/// What is submitted in a turn is plugged: it goes to the device as one batch when the turn ends.
+/// The turn ends when it is dropped.
 pub struct Turn<'a, D: Driver, E: Env> {
     pub(crate) queue: &'a Queue<D, E>,
     pub(crate) cpu: &'a mut Cpu<D>,
@@ -114,8 +115,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.finish(request, status);
     }
 
-    /// Takes back a request that the device has started and that has to be tried again. It goes before
-    /// others; one that the driver had not prepared goes through the scheduler again.
+    /// Takes back a request that the device has started and that has to be tried again. It goes
+    /// before others; one that the driver had not prepared goes through the scheduler again.
     pub fn requeue(&mut self, request: InFlight) {
         let InFlight(mut request) = request;
         self.give_back(&mut request);
@@ -185,8 +186,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         }
     }
 
-    /// Ends a request that holds nothing any more: the scheduler is told, the memory goes back to its
-    /// place, and then the submitter is told.
+    /// Ends a request that holds nothing any more: the scheduler is told, the memory goes back to
+    /// its place, and then the submitter is told.
     pub(crate) fn finish(&mut self, mut request: Request, status: Status) {
         let body = request.body_mut();
         if body.scheduled {
@@ -270,10 +271,11 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     /// Looks at the marks of all who may wait for what came back.
     fn settle(&mut self) {
         self.came_back = false;
-        // Pairs T1, B1 and E1, the holder's side: tags, budget and requests are back before the marks
-        // of those who wait for them are looked at.
+        // Pairs T1, B1 and E1, the holder's side: tags, budget and requests are back before the
+        // marks of those who wait for them are looked at.
         fence(SeqCst);
-        // Where the device was busy, or a tag is short, the mark is our own, left for the restarter.
+        // Where the device was busy, or a tag is short, the mark is our own, left for the
+        // restarter.
         if !self.busy && !self.rests_on_tag && self.queue.hctx(self.cpu.hctx).take_restart() {
             self.due = true;
         }
@@ -299,8 +301,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             let own = self.cpu.hctx;
             budget.pass_on(own, |who| match who {
                 Waiter::Hctx(hctx) if hctx != own => self.kick(hctx),
-                // Any hardware queue can send what the scheduler holds; this one is at hand. As with
-                // a kick, a run that finds nothing to do is passed on.
+                // Any hardware queue can send what the scheduler holds; this one is at hand. As
+                // with a kick, a run that finds nothing to do is passed on.
                 Waiter::Hctx(_) | Waiter::Scheduler => (self.due, self.came_back) = (true, true),
             });
         }

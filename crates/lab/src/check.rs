@@ -32,12 +32,12 @@ pub struct Scenario {
 /// How one explorer explores a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Runs it once, from its beginning to its end, with the oracles looked at. It must do the same
-    /// each time the threads run in the same order, and keep nothing from one time to the next. A
-    /// panic in it is a finding, even if it would be caught.
+    /// Runs it once, from its beginning to its end, with the oracles looked at. It must do the
+    /// same each time the threads run in the same order, and keep nothing from one time to the
+    /// next. A panic in it is a finding, even if it would be caught.
     pub run: fn(&Params),
-    /// The bounds to explore, the smallest first. A bound covers the smaller ones, so more than one
-    /// is of use only to find the least bound at which something is found.
+    /// The bounds to explore, the smallest first. A bound covers the smaller ones, so more than
+    /// one is of use only to find the least bound at which something is found.
     pub bounds: &'static [u32],
     /// What its author says comes out.
     pub expect: Expect,
@@ -78,7 +78,8 @@ pub struct Params {
 pub struct Options {
     /// Loom and shuttle's bounded search run unless others are named here.
     pub explorers: Vec<Explorer>,
-    /// The one bound to explore, instead of the scenarios' own. At most 255, which is loom's limit.
+    /// The one bound to explore, instead of the scenarios' own. At most 255, which is loom's
+    /// limit.
     pub bound: Option<u8>,
     /// How long each exploration may take.
     pub time_limit: Duration,
@@ -361,8 +362,8 @@ impl Task<'_> {
     fn outcome(&self, job: &Job, ended: Ended, is_last: bool) -> Outcome {
         let kind = ended.finding.as_ref().map(|finding| finding.kind.clone());
         let expected = match (self.plan.expect, kind.as_deref()) {
-            // "Clean" is a claim about every schedule. A search that was cut short has not shown it;
-            // a random one never claims it.
+            // "Clean" is a claim about every schedule. A search that was cut short has not shown
+            // it; a random one never claims it.
             (Expect::Clean, kind) => {
                 let is_random = self.explorer == Explorer::ShuttleRandom;
                 kind.is_none() && (ended.exhausted || is_random)

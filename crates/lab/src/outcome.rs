@@ -21,7 +21,8 @@ pub struct Outcome {
     /// The seed of a random search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Whether every schedule within the bound was run. False too where a finding ended the search.
+    /// Whether every schedule within the bound was run. False too where a finding ended the
+    /// search.
     pub exhausted: bool,
     /// The schedules run; the last of them is the one that was found, if one was.
     pub schedules: u64,

@@ -17,6 +17,7 @@ mod timers;
 mod volume;
 mod worker;
 
+pub use blkmq_drivers::{Extent, ExtentKind};
 pub use buffer::{BUFFER_MAX_BYTES, Buffer, BufferPool, PAGE_BYTES};
 pub use clock::Clock;
 pub use cx::Cx;

@@ -1,7 +1,7 @@
 //! mq-deadline: requests in the order of their sectors, in batches, unless one has waited too long.
 //!
-//! Three levels, one for each class, and within a level two directions. A level is served while it has
-//! requests waiting *or in flight*; the levels below wait for it, up to `prio_aging_expire`.
+//! Three levels, one for each class, and within a level two directions. A level is served while it
+//! has requests waiting *or in flight*; the levels below wait for it, up to `prio_aging_expire`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub struct DeadlineConfig {
     pub write_expire: Duration,
     /// How often reads may go first while writes wait. Default 2.
     pub writes_starved: u32,
-    /// How many requests go in one direction, in the order of their sectors, before the choice is made
-    /// anew. Default 16.
+    /// How many requests go in one direction, in the order of their sectors, before the choice is
+    /// made anew. Default 16.
     pub fifo_batch: u32,
     /// How long a request may be held back by those of a higher class. Default 10 s.
     pub prio_aging_expire: Duration,
@@ -136,8 +136,8 @@ impl Deadline {
         reads.then_some(Dir::Read)
     }
 
-    /// The first request of a new batch: the oldest if it has expired, else the next by position, else
-    /// the oldest again.
+    /// The first request of a new batch: the oldest if it has expired, else the next by position,
+    /// else the oldest again.
     fn begin_batch(&mut self, level: usize, dir: Dir, now: Time) -> u32 {
         let waiting = &self.levels[level].dirs[dir as usize];
         let oldest = waiting.fifo.first().expect("the direction has a request");
@@ -199,7 +199,8 @@ impl Scheduler for Deadline {
     fn insert(&mut self, mut request: Request, _now: Time) -> Run {
         let level = level_of(request.prio.class);
         let dir = dir_of(request.op);
-        // The level is remembered here: it must not depend on what the request looks like at its end.
+        // The level is remembered here: it must not depend on what the request looks like at its
+        // end.
         request.set_scheduler_data(SchedulerData([level as u64, 0]));
         let Level { dirs, queued } = &mut self.levels[level];
         let waiting = &mut dirs[dir as usize];
@@ -234,7 +235,8 @@ impl Scheduler for Deadline {
         }
         match self.next_aged() {
             None => Dispatch::Empty,
-            // A request of a higher level is in flight; its completion answers "run" if it comes first.
+            // A request of a higher level is in flight; its completion answers "run" if it comes
+            // first.
             Some(at) => Dispatch::IdleUntil(at),
         }
     }

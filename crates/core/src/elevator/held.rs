@@ -1,11 +1,13 @@
-//! The requests that a scheduler holds, by scheduler tag, and lists of them in the order of their coming.
+//! The requests that a scheduler holds, by scheduler tag, and lists of them in the order of their
+//! coming.
 
 use crate::request::Request;
 use crate::time::Time;
 
 const NONE: u32 = u32::MAX;
 
-/// A place for each request of the queue, linked into [`Fifo`]s. Nothing is allocated after the start.
+/// A place for each request of the queue, linked into [`Fifo`]s. Nothing is allocated after the
+/// start.
 #[derive(Debug)]
 pub(super) struct Held {
     places: Box<[Place]>,

@@ -4,8 +4,8 @@
 //! clock, takes no lock, starts no timer and kicks nobody. If it holds requests and gives none, it
 //! says what it waits for, so that every pause has a name.
 //!
-//! Scheduler `none` is the absence of one: requests go from the software queues to the device in the
-//! order of their coming.
+//! Scheduler `none` is the absence of one: requests go from the software queues to the device in
+//! the order of their coming.
 
 mod deadline;
 mod held;
@@ -27,8 +27,8 @@ pub enum Dispatch {
     Empty,
     /// Requests are held, and none may go before this time.
     IdleUntil(Time),
-    /// Requests are held, and none may go before one that is in flight completes; its completion will
-    /// answer [`Run::Yes`]. Only with requests in flight.
+    /// Requests are held, and none may go before one that is in flight completes; its completion
+    /// will answer [`Run::Yes`]. Only with requests in flight.
     AfterCompletion,
     /// Requests are held, and wait for a token of the scheduler's own, whose waiter is armed.
     AfterToken,
@@ -70,8 +70,8 @@ pub trait Scheduler: Send {
     /// Takes in a request.
     fn insert(&mut self, request: Request, now: Time) -> Run;
 
-    /// Takes back a request that it dispatched and the device has not taken; it is to go again, before
-    /// others of its kind.
+    /// Takes back a request that it dispatched and the device has not taken; it is to go again,
+    /// before others of its kind.
     fn requeue(&mut self, request: Request, now: Time) -> Run;
 
     /// Says which request goes next.
@@ -83,7 +83,8 @@ pub trait Scheduler: Send {
     /// A time that it named has come.
     fn timer(&mut self, now: Time) -> Run;
 
-    /// Whether it holds requests. Exact: after an insertion it is true until the request is given out.
+    /// Whether it holds requests. Exact: after an insertion it is true until the request is given
+    /// out.
     fn has_work(&self) -> bool;
 
     /// Sets one of its attributes, by its sysfs name.

@@ -21,8 +21,8 @@ pub(crate) struct RequestPool {
 type Cell = CachePadded<UnsafeCell<Option<Box<Body>>>>;
 
 // SAFETY: a cell is only touched by the holder of its tag, and a tag is out once; taking and giving
-// back the tag are an acquire and a release of the same word (M4), so the accesses are ordered. loom
-// checks exactly this, through its own cell.
+// back the tag are an acquire and a release of the same word (M4), so the accesses are ordered.
+// loom checks exactly this, through its own cell.
 unsafe impl Sync for RequestPool {}
 // SAFETY: a body is plain data; what it lends is `Send`.
 unsafe impl Send for RequestPool {}
@@ -48,8 +48,8 @@ impl RequestPool {
         let body = request.into_body();
         assert!(body.grant.is_none(), "a request ended that still holds its grant");
         let tag = body.sched_tag;
-        // SAFETY: the request bears the tag, so it is out, and its holder, which alone may touch the
-        // cell, is the caller.
+        // SAFETY: the request bears the tag, so it is out, and its holder, which alone may touch
+        // the cell, is the caller.
         self.cells[tag as usize].with_mut(|cell| unsafe { *cell = Some(body) });
         self.tags.put(Tag::from_index(tag));
     }

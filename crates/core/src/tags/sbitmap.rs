@@ -62,8 +62,8 @@ impl Sbitmap {
         None
     }
 
-    /// Gives a number back. Everything the caller did with what the number stands for happens before
-    /// the next owner gets it (M4: release here, acquire in [`Sbitmap::get`]).
+    /// Gives a number back. Everything the caller did with what the number stands for happens
+    /// before the next owner gets it (M4: release here, acquire in [`Sbitmap::get`]).
     pub(crate) fn put(&self, tag: Tag) {
         let Tag(tag) = tag;
         assert!(tag < self.depth, "a tag of another set");

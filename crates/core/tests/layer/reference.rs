@@ -55,10 +55,10 @@ impl Model {
     }
 
     fn choose(&mut self, class: Class, now: Time) -> Option<usize> {
-        if self.batching < self.config.fifo_batch {
-            if let Some(next) = self.next_by_position(class, self.last_writes) {
-                return Some(next);
-            }
+        if self.batching < self.config.fifo_batch
+            && let Some(next) = self.next_by_position(class, self.last_writes)
+        {
+            return Some(next);
         }
         let reads = !self.of(class, false).is_empty();
         let writes = !self.of(class, true).is_empty();

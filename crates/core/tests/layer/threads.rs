@@ -147,7 +147,7 @@ impl Driver for Echo {
             ring.committed -= 1;
             let rq = ring.taken.remove(0);
             self.free_slot();
-            if rq.sector() % 4 == 0 {
+            if rq.sector().is_multiple_of(4) {
                 self.mail.send((ring.thread + 1) % NR_THREADS, Message::Ended(rq));
             } else {
                 done.push((rq, Status::Ok));

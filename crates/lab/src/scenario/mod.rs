@@ -21,7 +21,7 @@ use under_shuttle::{founding as by_shuttle, inbox as inbox_by_shuttle};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "founding-none-1",
-        about: "The founding race on one hardware queue, budget mode none: the bug, which must be found",
+        about: "The founding race on one hardware queue, budget mode none: must be found",
         row: Some("A1"),
         bug: Some("a0823421a4d7"),
         loom: Some(Plan::finds("stall", by_loom::none_1, &[3])),
@@ -29,7 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "founding-none-2",
-        about: "The founding race on two hardware queues, budget mode none: the bug, which must be found",
+        about: "The founding race on two hardware queues, budget mode none: must be found",
         row: Some("A1"),
         bug: Some("a0823421a4d7"),
         loom: Some(Plan::finds("stall", by_loom::none_2, &[3])),
@@ -45,7 +45,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "founding-delayed-2",
-        about: "The founding race on two hardware queues, budget mode delayed: Linux's cure",
+        about: "The founding race on two hardware queues, mode delayed: Linux's cure",
         row: Some("A1"),
         bug: None,
         loom: Some(Plan::clean(by_loom::delayed_2, &[3])),
@@ -53,7 +53,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "founding-handoff-1",
-        about: "The founding race on one hardware queue, budget mode handoff: no timer may be needed",
+        about: "The founding race on one hardware queue, mode handoff: no timer is needed",
         row: Some("A1"),
         bug: None,
         loom: Some(Plan::clean(by_loom::handoff_1, &[3])),
@@ -61,7 +61,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "founding-handoff-2",
-        about: "The founding race on two hardware queues, budget mode handoff: no timer may be needed",
+        about: "The founding race on two hardware queues, mode handoff: no timer is needed",
         row: Some("A1"),
         bug: None,
         loom: Some(Plan::clean(by_loom::handoff_2, &[3])),
@@ -85,7 +85,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "founding-deadline",
-        about: "The founding race on two hardware queues with scheduler mq-deadline, budget mode handoff",
+        about: "The founding race with scheduler mq-deadline on two hardware queues, mode handoff",
         row: Some("A1"),
         bug: None,
         loom: Some(Plan::clean(by_loom::deadline, &[2])),

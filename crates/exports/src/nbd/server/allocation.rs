@@ -1,6 +1,6 @@
 //! Block status: the device's map in the client's terms.
 
-use blkmq_drivers::{Extent, ExtentKind};
+use blkmq_runtime::{Extent, ExtentKind};
 
 use crate::nbd::AllocationExtent;
 
