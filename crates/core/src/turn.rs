@@ -91,9 +91,9 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         Ok(())
     }
 
-    /// Asks the device what it has finished, and ends it.
+    /// Asks the device what it has finished, and ends all of it: at most as many as were in flight.
     pub fn reap(&mut self) {
-        for _ in 0..PASSES_MAX {
+        loop {
             let mut reaped = std::mem::take(&mut self.cpu.reaped);
             assert!(reaped.is_empty(), "what was reaped before has been ended");
             self.queue.driver.reap(&mut self.cpu.ring, &mut reaped);

@@ -27,6 +27,17 @@ fn a_plug_goes_as_one_batch_with_one_commit() {
 }
 
 #[test]
+fn one_reap_ends_all_that_is_finished() {
+    let mut world = World::new(Setup { nr_requests: 300, nr_tags: 300, ..Setup::default() });
+    let sectors: Vec<u64> = (0..300).collect();
+    world.submit(0, &reads(&sectors));
+    assert_eq!(world.finish(300), 300);
+    world.turn(0, |turn| turn.reap());
+    assert_eq!(world.held().requests, 0, "who sleeps after a reap leaves nothing behind");
+    world.rest();
+}
+
+#[test]
 fn what_is_taken_before_a_busy_answer_is_committed() {
     let mut world = World::new(Setup::default());
     world.device().script.extend([Answer::Take, Answer::Busy(Busy::Completion)]);
