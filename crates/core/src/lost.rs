@@ -5,7 +5,8 @@ use crate::sync::{Acquire, AtomicUsize, Mutex, Relaxed, Release};
 
 /// Where dropped requests wait to be ended.
 pub(crate) struct Lost {
-    requests: Mutex<Vec<Request>>,
+    /// `None` once the queue has gone. A request keeps this alive, so it must not stay in here.
+    requests: Mutex<Option<Vec<Request>>>,
     waiting: AtomicUsize,
     defects: AtomicUsize,
     /// Sees to it that a turn is taken, in which [`Lost::take`] is called.
@@ -15,7 +16,7 @@ pub(crate) struct Lost {
 impl Lost {
     pub(crate) fn new(kick: Box<dyn Fn() + Send + Sync>) -> Self {
         Lost {
-            requests: Mutex::new(Vec::new()),
+            requests: Mutex::new(Some(Vec::new())),
             waiting: AtomicUsize::new(0),
             defects: AtomicUsize::new(0),
             kick,
@@ -27,8 +28,12 @@ impl Lost {
     pub(crate) fn found(&self, request: Request) {
         self.defects.fetch_add(1, Relaxed);
         let mut requests = self.requests.lock();
-        requests.push(request);
-        self.waiting.store(requests.len(), Release);
+        let Some(waiting) = &mut *requests else {
+            drop(request.into_body());
+            return;
+        };
+        waiting.push(request);
+        self.waiting.store(waiting.len(), Release);
         drop(requests);
         (self.kick)();
     }
@@ -40,7 +45,15 @@ impl Lost {
         }
         let mut requests = self.requests.lock();
         self.waiting.store(0, Release);
-        std::mem::take(&mut *requests)
+        requests.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The queue goes: nobody is left to end what was dropped, or will be.
+    pub(crate) fn close(&self) {
+        let requests = self.requests.lock().take();
+        for request in requests.into_iter().flatten() {
+            drop(request.into_body());
+        }
     }
 
     /// How many requests were dropped, ever.

@@ -176,6 +176,12 @@ impl<D: Driver, E: Env> Queue<D, E> {
     }
 }
 
+impl<D: Driver, E: Env> Drop for Queue<D, E> {
+    fn drop(&mut self) {
+        self.lost.close();
+    }
+}
+
 /// What a queue holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
