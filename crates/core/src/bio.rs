@@ -21,12 +21,22 @@ pub enum Op {
     Discard,
     /// The range reads as zeroes afterwards.
     WriteZeroes,
+    /// A command of the driver's own that fills memory. It passes by the scheduler, is never merged
+    /// or split, and what its sector means is the driver's to say.
+    DrvIn,
+    /// As [`Op::DrvIn`], with memory that goes to the device, or none.
+    DrvOut,
 }
 
 impl Op {
-    /// Whether memory travels along.
+    /// Whether memory travels along, as much of it as there are sectors.
     pub const fn has_data(self) -> bool {
         matches!(self, Op::Read | Op::Write)
+    }
+
+    /// Whether it is the driver's own command.
+    pub const fn is_passthrough(self) -> bool {
+        matches!(self, Op::DrvIn | Op::DrvOut)
     }
 
     /// Whether the device's contents change.
@@ -45,6 +55,17 @@ bitflags! {
         const SYNC = 1 << 1;
         /// Write-zeroes must leave the range allocated.
         const NOUNMAP = 1 << 2;
+        /// What completed before is made durable first. Writes and write-zeroes only; a flush of
+        /// its own is [`Op::Flush`].
+        const PREFLUSH = 1 << 3;
+        /// Rather end in [`crate::Status::Again`] than wait for a limit, a tag or a freeze.
+        const NOWAIT = 1 << 4;
+        /// Goes as it is: nothing is merged with it.
+        const NOMERGE = 1 << 5;
+        /// The submitter polls for its end: it goes by a poll queue, if there is one.
+        const POLLED = 1 << 6;
+        /// May use the tags that are kept back for what must not wait behind ordinary requests.
+        const RESERVED = 1 << 7;
     }
 }
 
@@ -76,9 +97,15 @@ impl Default for Priority {
     }
 }
 
-/// Whose request it is: the unit that weights, limits and accounts speak about.
+/// Whose request it is: the unit that weights and limits speak about. A number below
+/// [`crate::Config::tenants`]' length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u32);
+
+/// The address space that a request belongs to, which has one tenant: the unit of accounts. A
+/// number below [`crate::Config::volumes`]' length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(pub u32);
 
 /// The number under which a driver registered a buffer with its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +153,15 @@ impl Segment {
     pub fn buffer(&self) -> Option<BufferIndex> {
         self.buffer
     }
+
+    /// Cuts off the first `len_bytes`, fewer than there are.
+    pub(crate) fn split_front(&mut self, len_bytes: u32) -> Segment {
+        assert!(len_bytes < self.len_bytes, "a rest is left");
+        let front = Segment { len_bytes, ..*self };
+        self.addr = self.addr.wrapping_add(len_bytes as usize);
+        self.len_bytes -= len_bytes;
+        front
+    }
 }
 
 /// The memory of one request. Up to two pieces need no allocation.
@@ -140,8 +176,8 @@ pub struct Bio {
     pub flags: Flags,
     /// How urgently.
     pub prio: Priority,
-    /// For whom.
-    pub tenant: TenantId,
+    /// In which address space, and so for whom.
+    pub volume: VolumeId,
     /// The first sector. Zero for a flush.
     pub sector: u64,
     /// The number of sectors. Zero for a flush.
@@ -156,6 +192,11 @@ impl Bio {
     /// The sector after the last.
     pub fn end_sector(&self) -> u64 {
         self.sector + u64::from(self.nr_sectors)
+    }
+
+    /// The same bio without its memory.
+    pub(crate) fn clone_bare(&self) -> Bio {
+        Bio { segments: Segments::new(), ..*self }
     }
 
     /// The number of bytes that the segments hold.

@@ -254,7 +254,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         match pause {
             Dispatch::IdleUntil(at) => {
                 assert!(at > self.now, "a scheduler idles until a time to come");
-                self.queue.env.run_at(self.cpu.hctx, at, Wish::SchedulerIdle);
+                self.queue.env.run_at(self.cpu.ctx, at, Wish::SchedulerIdle);
             }
             Dispatch::AfterCompletion => {
                 assert!(elevator.in_flight > 0, "a scheduler waits for a request in flight");
@@ -309,7 +309,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.cpu.batch = bounced;
         match restarter {
             Restarter::RetryAt(at) => {
-                self.queue.env.run_at(self.cpu.hctx, at, Wish::DriverRetry);
+                self.queue.env.run_at(self.cpu.ctx, at, Wish::DriverRetry);
             }
             Restarter::Completion => self.due |= hctx.must_rerun(true),
             Restarter::Kick => self.due |= hctx.must_rerun(false),

@@ -2,7 +2,7 @@
 
 use crate::ids::{CtxId, HctxId};
 use crate::limits::Limits;
-use crate::request::{Done, InFlight};
+use crate::request::{Abandoned, Done, InFlight};
 use crate::status::Status;
 use crate::time::Time;
 
@@ -29,6 +29,39 @@ pub trait Driver: Send + Sync + 'static {
     /// Moves what the device has finished on this ring into `done`, at most as many as `done` has
     /// room for without growing.
     fn reap(&self, ring: &mut Self::Ring, done: &mut Vec<(InFlight, Status)>);
+
+    /// A request on this ring has been in flight for longer than [`crate::Config::timeout`]. The
+    /// layer may not take it away; it asks what is to be done. Unless a driver says otherwise, it
+    /// is waited for as long again.
+    fn timeout(&self, ring: &mut Self::Ring, expired: Expired) -> TimeoutAnswer {
+        let _ = ring;
+        TimeoutAnswer::WaitUntil(expired.now + (expired.now.since(expired.issued_at)))
+    }
+}
+
+/// A request that has been in flight for too long. Its tag is its own until the driver completes
+/// it, so that it cannot be taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// The hardware queue it went out on.
+    pub hctx: HctxId,
+    /// Its driver tag.
+    pub tag: u32,
+    /// When it was issued.
+    pub issued_at: Time,
+    /// The time now.
+    pub now: Time,
+}
+
+/// What a driver says of a request that has been in flight for too long.
+#[derive(Debug)]
+pub enum TimeoutAnswer {
+    /// It has ended, and the next reap will bring it.
+    Done,
+    /// It may still come; ask again then.
+    WaitUntil(Time),
+    /// The submitter is not to wait any longer: see [`InFlight::abandon`].
+    Abandon(Abandoned),
 }
 
 /// A driver's answer to a request.
@@ -65,6 +98,16 @@ pub enum Wish {
     DriverRetry,
     /// A budget came back unused in mode `delayed`, and everybody is to look again, 3 ms later.
     BudgetRerun,
+    /// A tenant's limit lets its next request pass then.
+    Limit,
+    /// A request that is in flight will have been so for too long.
+    Timeout,
+}
+
+impl Wish {
+    /// All of them.
+    pub const ALL: [Wish; 5] =
+        [Wish::SchedulerIdle, Wish::DriverRetry, Wish::BudgetRerun, Wish::Limit, Wish::Timeout];
 }
 
 /// What the layer asks of the world around it: the runtime, the simulator, or an explorer.
@@ -75,9 +118,9 @@ pub trait Env: Send + Sync + 'static {
     /// kicks that come before the run may be answered by one run.
     fn kick(&self, hctx: HctxId);
 
-    /// Run `hctx` at `at` or soon after, with [`crate::Turn::timer`]. Of several wishes for the
-    /// same hardware queue with the same reason, the earliest has to be kept.
-    fn run_at(&self, hctx: HctxId, at: Time, why: Wish);
+    /// Have the thread of `ctx` take a turn at `at` or soon after, with [`crate::Turn::timer`]. Of
+    /// several wishes for the same thread with the same reason, the earliest has to be kept.
+    fn run_at(&self, ctx: CtxId, at: Time, why: Wish);
 
     /// A tag has come free for `ctx`, whose last submission would have blocked: take a turn and
     /// submit again. The turn is owed even if there is nothing left to submit.
@@ -85,4 +128,8 @@ pub trait Env: Send + Sync + 'static {
 
     /// A request that `ctx` submitted has ended in another thread's turn.
     fn deliver(&self, ctx: CtxId, done: Done);
+
+    /// A quiesce or a freeze may have become complete: whoever waits for one asks again, by
+    /// [`crate::Queue::is_quiesced`] or [`crate::Queue::is_frozen`].
+    fn settled(&self) {}
 }

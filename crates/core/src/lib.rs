@@ -17,14 +17,18 @@ mod cpu;
 mod dispatch;
 mod driver;
 mod elevator;
+mod flush;
 mod hardware;
+mod hold;
 mod ids;
 mod inbox;
 mod limits;
 mod lost;
+mod merge;
 mod queue;
 mod request;
 mod software;
+mod split;
 mod status;
 mod sync;
 mod tags;
@@ -33,19 +37,20 @@ mod turn;
 
 pub use bio::{
     Bio, BufferIndex, Class, Flags, Op, Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Segment,
-    Segments, TenantId,
+    Segments, TenantId, VolumeId,
 };
 pub use budget::{BUDGET_DELAY, BudgetMode};
 pub use cpu::{Counters, Cpu};
-pub use driver::{Driver, Env, QueueRq, Restarter, Wish};
+pub use driver::{Driver, Env, Expired, QueueRq, Restarter, TimeoutAnswer, Wish};
 pub use elevator::{
-    AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Run, Scheduler,
+    AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Merge, Run, Scheduler,
 };
 pub use ids::{CtxId, HctxId};
 pub use inbox::{Inbox, WakeUp};
 pub use limits::Limits;
+pub use merge::Side;
 pub use queue::{Config, Held, Queue};
-pub use request::{Done, InFlight, Request, SchedulerData};
+pub use request::{Abandoned, Done, InFlight, Request, SchedulerData};
 pub use status::Status;
 pub use time::Time;
 pub use turn::{Refused, Turn};

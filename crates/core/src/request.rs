@@ -7,10 +7,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::bio::{Bio, BufferIndex, Flags, Op, Priority, Segment, TenantId};
+use crate::bio::{Bio, BufferIndex, Flags, Op, Priority, Segment, TenantId, VolumeId};
 use crate::budget::Token;
+use crate::flush::FlushStep;
+use crate::hold::Holds;
 use crate::ids::{CtxId, HctxId};
 use crate::lost::Lost;
+use crate::split::Parent;
 use crate::status::Status;
 use crate::tags::Tag;
 use crate::time::Time;
@@ -32,7 +35,7 @@ pub struct Done {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedulerData(pub [u64; 2]);
 
-/// A request in the hands of the layer or of a scheduler.
+/// A request in the hands of the layer or of a scheduler: one bio, or several that were merged.
 #[derive(Debug)]
 pub struct Request {
     /// `None` only while the request is being taken apart; see the `Drop` below.
@@ -42,10 +45,18 @@ pub struct Request {
 /// What a request consists of.
 #[derive(Debug)]
 pub(crate) struct Body {
+    /// What is to be done. Place and length are those of the whole request; its memory is in
+    /// `gathered` if it was merged.
     pub(crate) bio: Bio,
+    /// Place and length of the bio itself, before anything was merged with it.
+    pub(crate) own_sector: u64,
+    pub(crate) own_sectors: u32,
+    pub(crate) tenant: TenantId,
     pub(crate) ctx: CtxId,
     pub(crate) sched_tag: u32,
     pub(crate) submitted_at: Time,
+    /// When it got its scheduler tag.
+    pub(crate) entered_at: Time,
     pub(crate) issued_at: Time,
     /// Held from dispatch to completion.
     pub(crate) grant: Option<Grant>,
@@ -53,7 +64,19 @@ pub(crate) struct Body {
     pub(crate) scheduled: bool,
     /// The driver has built something on it that ties it to its present shape.
     pub(crate) prepared: bool,
+    /// Its submitter has been answered, while the device still has it.
+    pub(crate) abandoned: bool,
+    /// Where it is on its way through the flush machine.
+    pub(crate) flush: FlushStep,
+    /// What held up this hardware queue in all when the request began to wait.
+    pub(crate) holds: Holds,
     pub(crate) scheduler_data: SchedulerData,
+    /// The bios that were merged with it, each in the body it came in.
+    pub(crate) followers: Vec<Request>,
+    /// The memory of all of them, in the order of their places. Its capacity stays.
+    pub(crate) gathered: Vec<Segment>,
+    /// What it is a piece of.
+    pub(crate) parent: Option<Arc<Parent>>,
     lost: Arc<Lost>,
 }
 
@@ -73,7 +96,7 @@ impl Body {
             op: Op::Flush,
             flags: Flags::empty(),
             prio: Priority::default(),
-            tenant: TenantId::default(),
+            volume: VolumeId::default(),
             sector: 0,
             nr_sectors: 0,
             segments: crate::bio::Segments::new(),
@@ -81,33 +104,60 @@ impl Body {
         };
         Box::new(Body {
             bio,
+            own_sector: 0,
+            own_sectors: 0,
+            tenant: TenantId::default(),
             ctx: CtxId(0),
             sched_tag,
             submitted_at: Time::ZERO,
+            entered_at: Time::ZERO,
             issued_at: Time::ZERO,
             grant: None,
             scheduled: false,
             prepared: false,
+            abandoned: false,
+            flush: FlushStep::None,
+            holds: Holds::default(),
             scheduler_data: SchedulerData::default(),
+            followers: Vec::new(),
+            gathered: Vec::new(),
+            parent: None,
             lost,
         })
     }
 }
 
+/// Whose a request is, and since when it has been on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) ctx: CtxId,
+    pub(crate) tenant: TenantId,
+    pub(crate) submitted_at: Time,
+    pub(crate) entered_at: Time,
+}
+
 impl Request {
-    pub(crate) fn start(mut body: Box<Body>, bio: Bio, ctx: CtxId, now: Time) -> Self {
+    #[inline]
+    pub(crate) fn start(mut body: Box<Body>, bio: Bio, origin: Origin) -> Self {
         assert!(body.grant.is_none(), "a request at rest holds nothing");
         assert!(!body.scheduled, "a request at rest is no scheduler's");
+        let Origin { ctx, tenant, submitted_at, entered_at } = origin;
+        body.own_sector = bio.sector;
+        body.own_sectors = bio.nr_sectors;
         body.bio = bio;
+        body.tenant = tenant;
         body.ctx = ctx;
-        body.submitted_at = now;
-        body.issued_at = now;
+        body.submitted_at = submitted_at;
+        body.entered_at = entered_at;
+        body.issued_at = submitted_at;
         body.prepared = false;
-        body.scheduler_data = SchedulerData::default();
+        body.abandoned = false;
+        body.flush = FlushStep::None;
         Request { body: Some(body) }
     }
 
-    /// The words that the scheduler keeps here.
+    /// The words that the scheduler keeps here. What they hold before the scheduler sets them for
+    /// the first time is of no meaning.
     pub fn scheduler_data(&self) -> SchedulerData {
         self.body().scheduler_data
     }
@@ -122,20 +172,40 @@ impl Request {
         self.body().sched_tag
     }
 
+    /// Whose it is.
+    pub fn tenant(&self) -> TenantId {
+        self.body().tenant
+    }
+
     /// When it was submitted.
     pub fn submitted_at(&self) -> Time {
         self.body().submitted_at
     }
 
+    /// Whether somebody waits for it: reads always, other requests if they say so.
+    pub fn is_sync(&self) -> bool {
+        let waited_for = Flags::SYNC.union(Flags::FUA).union(Flags::PREFLUSH);
+        self.op == Op::Read || self.flags.intersects(waited_for)
+    }
+
+    /// The memory of the whole request.
+    pub fn segments(&self) -> &[Segment] {
+        let body = self.body();
+        if body.gathered.is_empty() { &body.bio.segments } else { &body.gathered }
+    }
+
+    #[inline]
     pub(crate) fn body(&self) -> &Body {
         self.body.as_deref().expect("a request is whole until it is taken apart")
     }
 
+    #[inline]
     pub(crate) fn body_mut(&mut self) -> &mut Body {
         self.body.as_deref_mut().expect("a request is whole until it is taken apart")
     }
 
     /// Takes the request apart, so that its memory can go back to its slot.
+    #[inline]
     pub(crate) fn into_body(mut self) -> Box<Body> {
         self.body.take().expect("a request is taken apart once")
     }
@@ -144,6 +214,8 @@ impl Request {
 impl Deref for Request {
     type Target = Bio;
 
+    /// What is to be done. Its `segments` are those of the first bio alone: see
+    /// [`Request::segments`].
     fn deref(&self) -> &Bio {
         &self.body().bio
     }
@@ -199,7 +271,7 @@ impl InFlight {
 
     /// The memory lent to it, for the driver to read or fill until it completes the request.
     pub fn segments(&self) -> &[Segment] {
-        &self.0.segments
+        self.0.segments()
     }
 
     /// The registered buffer that holds all of its memory, if it is in one piece.
@@ -222,7 +294,8 @@ impl InFlight {
     }
 
     /// Says that the driver has built something on the request (a command, a list of addresses). If
-    /// it has to be tried again, it will be as it is, and not pass through the scheduler again.
+    /// it has to be tried again, it will be as it is: nothing is merged with it any more, and it
+    /// does not pass through the scheduler again.
     pub fn mark_prepared(&mut self) {
         self.0.body_mut().prepared = true;
     }
@@ -232,7 +305,60 @@ impl InFlight {
         self.0.body().prepared
     }
 
+    /// Gives the submitter up for lost: it will be told [`Status::Timeout`] at once, while the
+    /// driver still owns the request. Tag, budget and memory are in quarantine until the driver
+    /// completes it, whatever the status then. For [`crate::Driver::timeout`].
+    pub fn abandon(&mut self) -> Abandoned {
+        let body = self.0.body_mut();
+        assert!(!body.abandoned, "a request is given up once");
+        body.abandoned = true;
+        let mut answers = vec![Answer::of(body)];
+        answers.extend(body.followers.iter_mut().map(|follower| Answer::of(follower.body_mut())));
+        Abandoned { answers }
+    }
+
+    /// Whether its submitter has been answered already.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.body().abandoned
+    }
+
     fn grant(&self) -> &Grant {
         self.0.body().grant.as_ref().expect("a request in flight holds its grant")
+    }
+}
+
+/// The submitters of a request that was given up, who have to be told.
+#[derive(Debug)]
+#[must_use = "the submitters wait to be told"]
+pub struct Abandoned {
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// What is needed to end one bio for its submitter and in the accounts.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) ctx: CtxId,
+    pub(crate) op: Op,
+    pub(crate) volume: VolumeId,
+    pub(crate) nr_sectors: u32,
+    pub(crate) cookie: u64,
+    pub(crate) submitted_at: Time,
+    pub(crate) issued_at: Time,
+    pub(crate) parent: Option<Arc<Parent>>,
+}
+
+impl Answer {
+    /// The answer that is owed for the bio in `body`; of a piece, its part in the whole's.
+    pub(crate) fn of(body: &mut Body) -> Answer {
+        Answer {
+            ctx: body.ctx,
+            op: body.bio.op,
+            volume: body.bio.volume,
+            nr_sectors: body.own_sectors,
+            cookie: body.bio.cookie,
+            submitted_at: body.submitted_at,
+            issued_at: body.issued_at,
+            parent: body.parent.take(),
+        }
     }
 }

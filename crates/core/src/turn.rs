@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use crate::bio::{Bio, Op};
+use crate::bio::{Bio, Op, TenantId};
 use crate::budget::{BUDGET_DELAY, BudgetMode, Waiter};
 use crate::cpu::{BATCH, Cpu};
 use crate::driver::{Driver, Env, Wish};
 use crate::elevator::Completion;
 use crate::ids::{CtxId, HctxId};
 use crate::queue::Queue;
-use crate::request::{Body, Done, Grant, InFlight, Request};
+use crate::request::{Body, Done, Grant, InFlight, Origin, Request};
 use crate::status::Status;
 use crate::sync::{SeqCst, fence, is_unwinding};
 use crate::time::Time;
@@ -78,7 +78,13 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             return Err(Refused::Invalid(bio, status));
         }
         let Some(body) = self.enter() else { return Err(Refused::WouldBlock(bio)) };
-        let request = Request::start(body, bio, self.cpu.ctx, self.now);
+        let origin = Origin {
+            ctx: self.cpu.ctx,
+            tenant: TenantId(0),
+            submitted_at: self.now,
+            entered_at: self.now,
+        };
+        let request = Request::start(body, bio, origin);
         self.cpu.counters.submitted += 1;
         self.due = true;
         if request.op == Op::Flush && self.queue.elevator.is_some() {
@@ -196,6 +202,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
                 data: body.scheduler_data,
                 op: body.bio.op,
                 class: body.bio.prio.class,
+                tenant: body.tenant,
                 nr_sectors: body.bio.nr_sectors,
                 issued_at: body.issued_at,
             });
@@ -310,7 +317,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     fn rerun_all_after(&self, delay: Duration) {
         for hctx in 0..self.queue.nr_hw_queues() {
-            self.queue.env.run_at(HctxId(hctx), self.now + delay, Wish::BudgetRerun);
+            self.queue.env.run_at(CtxId(hctx), self.now + delay, Wish::BudgetRerun);
         }
     }
 

@@ -128,6 +128,7 @@ impl Driver for Memory {
             max_discard_sectors: 1 << 23,
             max_write_zeroes_sectors: 1 << 23,
             read_only: false,
+            ..Limits::default()
         }
     }
 

@@ -40,6 +40,7 @@ impl Driver for Null {
             max_discard_sectors: u32::MAX,
             max_write_zeroes_sectors: u32::MAX,
             read_only: false,
+            ..Limits::default()
         }
     }
 

@@ -148,7 +148,7 @@ impl Cx<'_> {
         });
         match bio {
             Some(bio) if !(volume.read_only && op.is_write()) => disk.work.pending.push_back(bio),
-            Some(_) => hands.refuse(cookie, Status::Protection),
+            Some(_) => hands.refuse(cookie, Status::ReadOnly),
             None => hands.refuse(cookie, Status::Inval),
         }
     }

@@ -13,7 +13,8 @@ mod sorted;
 
 pub use deadline::{Deadline, DeadlineConfig};
 
-use crate::bio::{Class, Op};
+use crate::bio::{Class, Op, TenantId};
+use crate::limits::Limits;
 use crate::request::{Request, SchedulerData};
 use crate::time::Time;
 
@@ -32,6 +33,16 @@ pub enum Dispatch {
     AfterCompletion,
     /// Requests are held, and wait for a token of the scheduler's own, whose waiter is armed.
     AfterToken,
+}
+
+/// What became of a request that might be merged.
+#[derive(Debug)]
+#[must_use = "a request in here would be lost"]
+pub enum Merge {
+    /// It is part of another now.
+    Merged,
+    /// Nothing that is held lies beside it.
+    No(Request),
 }
 
 /// Whether the queue has to be run.
@@ -53,6 +64,8 @@ pub struct Completion {
     pub op: Op,
     /// Its class.
     pub class: Class,
+    /// Whose it was.
+    pub tenant: TenantId,
     /// Its length.
     pub nr_sectors: u32,
     /// When the device was given it.
@@ -66,6 +79,20 @@ pub struct Completion {
 pub trait Scheduler: Send {
     /// Its name, as in the attribute `scheduler`.
     fn name(&self) -> &'static str;
+
+    /// Merges a request with one that it holds, or gives it back, and then it will be inserted.
+    /// [`Request::merge_side`] says what may be merged.
+    fn merge(&mut self, request: Request, limits: &Limits) -> Merge {
+        let _ = limits;
+        Merge::No(request)
+    }
+
+    /// How many of the queue's requests may be of this kind at a time, if it holds such down (async
+    /// ones, as a rule); asked at entry, and after an attribute was set.
+    fn async_depth(&self, nr_requests: u32) -> Option<u32> {
+        let _ = nr_requests;
+        None
+    }
 
     /// Takes in a request.
     fn insert(&mut self, request: Request, now: Time) -> Run;

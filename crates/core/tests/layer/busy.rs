@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blkmq_core::{HctxId, Time, Wish};
+use blkmq_core::{CtxId, Time, Wish};
 
 use crate::device::{Answer, Busy};
 use crate::order::Order;
@@ -19,7 +19,7 @@ fn a_time_that_the_device_named_is_wished_for_exactly() {
     world.quiesce();
     assert_eq!(world.nr_asked(), 1, "nobody asks before the time");
     let at = Time::ZERO + 12 * MS;
-    assert_eq!(world.asked().all_wishes, [(HctxId(0), at, Wish::DriverRetry)]);
+    assert_eq!(world.asked().all_wishes, [(CtxId(0), at, Wish::DriverRetry)]);
     world.fire_timer();
     assert_eq!((world.now(), world.issued()), (at, vec![1]));
     world.rest();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use blkmq_core::{
-    AttributeError, Class, Deadline, DeadlineConfig, HctxId, Op, Scheduler, Status, Time, Wish,
+    AttributeError, Class, CtxId, Deadline, DeadlineConfig, Op, Scheduler, Status, Time, Wish,
 };
 
 use crate::order::Order;
@@ -192,7 +192,7 @@ fn who_was_held_back_for_too_long_goes_all_the_same() {
     world.advance(3 * MS);
     world.submit(0, &classes());
     let at = Time::ZERO + 10_003 * MS;
-    assert_eq!(world.asked().all_wishes, [(HctxId(0), at, Wish::SchedulerIdle)]);
+    assert_eq!(world.asked().all_wishes, [(CtxId(0), at, Wish::SchedulerIdle)]);
     world.fire_timer();
     assert_eq!(world.now(), at);
     assert_eq!(world.issued(), [3, 2, 1], "the first is still in flight");

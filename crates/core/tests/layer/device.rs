@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use blkmq_core::{
-    Driver, HctxId, InFlight, Limits, Op, Queue, QueueRq, Restarter, SECTOR_SIZE_BYTES, Status,
-    Time,
+    CtxId, Driver, HctxId, InFlight, Limits, Op, Queue, QueueRq, Restarter, SECTOR_SIZE_BYTES,
+    Status, Time,
 };
 
 use crate::env::Env;
@@ -94,7 +94,7 @@ pub(crate) struct State {
     /// How many requests each commit told of, zero if none.
     pub(crate) commits: Vec<usize>,
     /// The times that busy answers named.
-    pub(crate) promised: Vec<(HctxId, Time)>,
+    pub(crate) promised: Vec<(CtxId, Time)>,
     pub(crate) most_out: usize,
     pub(crate) most_out_of_hctx: usize,
     /// The queue, to be kicked from within an answer.
@@ -117,6 +117,7 @@ pub(crate) fn limits(capacity_sectors: u64) -> Limits {
         max_discard_sectors: 64,
         max_write_zeroes_sectors: 64,
         read_only: false,
+        ..Limits::default()
     }
 }
 
@@ -178,7 +179,7 @@ impl Driver for Device {
         match answer {
             Answer::Take => state.take(ring, rq),
             Answer::Busy(busy) => {
-                let restarter = state.refuse(hctx, busy);
+                let restarter = state.refuse(ring, hctx, busy);
                 QueueRq::Busy(rq, restarter)
             }
             Answer::BusyCompletionAnyway => QueueRq::Busy(rq, Restarter::Completion),
@@ -238,7 +239,7 @@ impl State {
         QueueRq::Queued
     }
 
-    fn refuse(&mut self, hctx: HctxId, busy: Busy) -> Restarter {
+    fn refuse(&mut self, ring: &Ring, hctx: HctxId, busy: Busy) -> Restarter {
         match busy {
             Busy::Completion if self.tags.iter().any(|(of, _)| *of == hctx) => {
                 Restarter::Completion
@@ -249,7 +250,7 @@ impl State {
             }
             Busy::RetryAfter(delay) => {
                 let at = self.now + delay;
-                self.promised.push((hctx, at));
+                self.promised.push((CtxId(ring.id as u16), at));
                 Restarter::RetryAt(at)
             }
         }

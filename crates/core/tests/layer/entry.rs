@@ -133,7 +133,7 @@ fn what_the_device_has_not_got_is_refused_as_such() {
 fn a_read_only_device_takes_no_writes() {
     let limits = Limits { read_only: true, ..device::limits(1024) };
     for op in [Op::Write, Op::Discard, Op::WriteZeroes] {
-        assert_eq!(refusal(limits, bio(op, 0, 8)), Some(Status::Protection));
+        assert_eq!(refusal(limits, bio(op, 0, 8)), Some(Status::ReadOnly));
     }
     let mut world = World::new(Setup { limits, ..Setup::default() });
     world.submit(0, &[Order::read(0), Order::flush()]);

@@ -15,11 +15,11 @@ pub(crate) struct Env {
 #[derive(Default)]
 pub(crate) struct Asked {
     pub(crate) kicks: BTreeSet<HctxId>,
-    /// Of several wishes of a hardware queue for the same reason, the earliest.
-    pub(crate) wishes: Vec<(HctxId, Wish, Time)>,
+    /// Of several wishes of a thread for the same reason, the earliest.
+    pub(crate) wishes: Vec<(CtxId, Wish, Time)>,
     pub(crate) wakes: BTreeSet<CtxId>,
     pub(crate) delivered: VecDeque<(CtxId, Done)>,
-    pub(crate) all_wishes: Vec<(HctxId, Time, Wish)>,
+    pub(crate) all_wishes: Vec<(CtxId, Time, Wish)>,
     pub(crate) nr_kicks: u64,
     pub(crate) nr_wakes: u64,
 }
@@ -38,7 +38,7 @@ impl Asked {
     }
 
     /// The wish whose time comes first.
-    pub(crate) fn next_wish(&self) -> Option<(HctxId, Wish, Time)> {
+    pub(crate) fn next_wish(&self) -> Option<(CtxId, Wish, Time)> {
         self.wishes.iter().copied().min_by_key(|(.., at)| *at)
     }
 }
@@ -50,12 +50,12 @@ impl blkmq_core::Env for Env {
         asked.nr_kicks += 1;
     }
 
-    fn run_at(&self, hctx: HctxId, at: Time, why: Wish) {
+    fn run_at(&self, ctx: CtxId, at: Time, why: Wish) {
         let mut asked = self.asked();
-        asked.all_wishes.push((hctx, at, why));
-        match asked.wishes.iter_mut().find(|(of, reason, _)| (*of, *reason) == (hctx, why)) {
+        asked.all_wishes.push((ctx, at, why));
+        match asked.wishes.iter_mut().find(|(of, reason, _)| (*of, *reason) == (ctx, why)) {
             Some((.., earliest)) => *earliest = at.min(*earliest),
-            None => asked.wishes.push((hctx, why, at)),
+            None => asked.wishes.push((ctx, why, at)),
         }
     }
 

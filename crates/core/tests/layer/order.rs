@@ -1,6 +1,6 @@
 //! What a submitter orders, and the memory it lends.
 
-use blkmq_core::{Bio, Class, Flags, Op, Priority, SECTOR_SIZE_BYTES, Segment, Segments, TenantId};
+use blkmq_core::{Bio, Class, Flags, Op, Priority, SECTOR_SIZE_BYTES, Segment, Segments, VolumeId};
 
 /// One piece of I/O that a test orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Placed {
             op,
             flags: Flags::empty(),
             prio: Priority { class, level: 4 },
-            tenant: TenantId(tenant),
+            volume: VolumeId(tenant),
             sector,
             nr_sectors,
             segments: pieces.map(segment).collect::<Segments>(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blkmq_core::{HctxId, Op, Status, Time, Wish};
+use blkmq_core::{CtxId, HctxId, Op, Status, Time, Wish};
 
 use crate::fifo::Fifo;
 use crate::order::Order;
@@ -24,7 +24,7 @@ fn a_scheduler_that_idles_is_asked_again_at_its_time() {
     world.quiesce();
     assert_eq!(world.issued(), []);
     assert_eq!(world.held().in_flight, 0, "a scheduler that idles keeps no tag");
-    assert_eq!(world.asked().all_wishes, [(HctxId(0), at, Wish::SchedulerIdle)]);
+    assert_eq!(world.asked().all_wishes, [(CtxId(0), at, Wish::SchedulerIdle)]);
     assert_eq!(fifo.state().asked, 1, "nobody asks before the time");
     world.fire_timer();
     assert_eq!((world.now(), world.issued()), (at, vec![1, 2]));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use blkmq_core::{
     Bio, BudgetMode, Config, Cpu, CtxId, Deadline, DeadlineConfig, Done, Driver, Env, Flags,
     HctxId, InFlight, Inbox, Limits, Op, Priority, Queue, QueueRq, Refused, Restarter, Scheduler,
-    Segments, Status, TenantId, Time, Turn, WakeUp, Wish,
+    Segments, Status, Time, Turn, VolumeId, WakeUp, Wish,
 };
 
 const NR_THREADS: u16 = 4;
@@ -56,8 +56,8 @@ impl Env for Mail {
         self.send(hctx.0, Message::Kick);
     }
 
-    fn run_at(&self, hctx: HctxId, at: Time, why: Wish) {
-        panic!("nobody has reason to wish for a timer: {hctx:?} {at:?} {why:?}");
+    fn run_at(&self, ctx: CtxId, at: Time, why: Wish) {
+        panic!("nobody has reason to wish for a timer: {ctx:?} {at:?} {why:?}");
     }
 
     fn wake(&self, ctx: CtxId) {
@@ -127,6 +127,7 @@ impl Driver for Echo {
             max_discard_sectors: 8,
             max_write_zeroes_sectors: 8,
             read_only: false,
+            ..Limits::default()
         }
     }
 
@@ -264,7 +265,7 @@ fn submit(turn: &mut Turn<'_, Echo, Mail>, number: u64) -> bool {
         op: Op::Discard,
         flags: Flags::empty(),
         prio: Priority::default(),
-        tenant: TenantId(0),
+        volume: VolumeId(0),
         sector: number.wrapping_mul(7919) % (1 << 19),
         nr_sectors: 1,
         segments: Segments::new(),

@@ -396,14 +396,12 @@ impl World {
 
     /// Lets time pass to the next wish, and fulfils it. Answers whether there was one.
     pub(crate) fn fire_timer(&mut self) -> bool {
-        let Some((hctx, why, at)) = self.asked().next_wish() else { return false };
-        self.asked().wishes.retain(|wish| *wish != (hctx, why, at));
+        let Some((ctx, why, at)) = self.asked().next_wish() else { return false };
+        self.asked().wishes.retain(|wish| *wish != (ctx, why, at));
         let now = self.now().max(at);
         self.device().now = now;
         self.happened(1);
-        if let Some(ctx) = self.thread_of(hctx) {
-            self.turn(ctx, |turn| turn.timer(why));
-        }
+        self.turn(usize::from(ctx.0), |turn| turn.timer(why));
         true
     }
 

@@ -105,6 +105,9 @@ impl Driver for File {
             max_discard_sectors: if can_discard { most_sectors } else { 0 },
             max_write_zeroes_sectors: if self.read_only { 0 } else { most_sectors },
             read_only: self.read_only,
+            chunk_sectors: 0,
+            write_cache: true,
+            fua: true,
         }
     }
 

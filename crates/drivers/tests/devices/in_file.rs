@@ -168,7 +168,7 @@ fn limits_tell_what_a_file_takes() {
     let options = FileOptions { read_only: true, ..FileOptions::new(&path) };
     let mut rig = Rig::new(File::open(&options).unwrap(), 4);
     let write = bio(Op::Write, Flags::empty(), 0, 8, &[memory.segment(0, 4096, None)]);
-    assert_eq!(rig.refusal(write), Status::Protection);
+    assert_eq!(rig.refusal(write), Status::ReadOnly);
     let read = bio(Op::Read, Flags::empty(), 0, 8, &[memory.segment(0, 4096, None)]);
     assert_eq!(rig.run(read), Status::Ok);
     assert_eq!(rig.run(flush()), Status::Ok);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use blkmq_core::{
     Bio, Config, Cpu, CtxId, Done, Env, Flags, HctxId, Op, Priority, Queue, Refused, Segment,
-    Segments, Status, TenantId, Time, Wish,
+    Segments, Status, Time, VolumeId, Wish,
 };
 use blkmq_drivers::Device;
 use rustix::event::Timespec;
@@ -23,7 +23,7 @@ impl Env for World {
         *self.kicks.lock().unwrap() += 1;
     }
 
-    fn run_at(&self, _hctx: HctxId, _at: Time, why: Wish) {
+    fn run_at(&self, _ctx: CtxId, _at: Time, why: Wish) {
         panic!("no timer is needed here, but one was asked for: {why:?}");
     }
 
@@ -141,7 +141,7 @@ pub(crate) fn bio(op: Op, flags: Flags, sector: u64, nr_sectors: u32, memory: &[
         op,
         flags,
         prio: Priority::default(),
-        tenant: TenantId(0),
+        volume: VolumeId(0),
         sector,
         nr_sectors,
         segments: Segments::from_slice(memory),

@@ -31,7 +31,7 @@ impl Errno {
             Status::Ok => None,
             Status::NoSpc => Some(Errno::NoSpc),
             Status::Inval | Status::NotSupp => Some(Errno::Inval),
-            Status::Protection => Some(Errno::Perm),
+            Status::ReadOnly => Some(Errno::Perm),
             // A device that has gone or did not answer is no shutdown of the server, and the
             // protocol has no number of its own for it.
             _ => Some(Errno::Io),

@@ -173,7 +173,7 @@ fn statuses_are_told_in_the_protocols_numbers() {
         (Status::NotSupp, Some(22)),
         (Status::Inval, Some(22)),
         (Status::Offline, Some(5)),
-        (Status::Protection, Some(1)),
+        (Status::ReadOnly, Some(1)),
         (Status::Timeout, Some(5)),
     ];
     for (status, errno) in all {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering as Order;
 
 use super::core::{
     Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority,
-    Queue, QueueRq, Refused, Segments, Status, TenantId, Time, Wish,
+    Queue, QueueRq, Refused, Segments, Status, VolumeId, Time, Wish,
 };
 use super::stage::{LateTimers, step};
 use super::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,7 @@ impl Driver for Device {
             max_discard_sectors: 8,
             max_write_zeroes_sectors: 8,
             read_only: false,
+            ..Limits::default()
         }
     }
 
@@ -60,7 +61,7 @@ impl Driver for Device {
 pub(crate) struct World {
     /// One for each hardware queue.
     kicks: Box<[AtomicBool]>,
-    timers: LateTimers<(HctxId, Wish)>,
+    timers: LateTimers<(CtxId, Wish)>,
     done: Unexplored,
     submitted: Unexplored,
 }
@@ -71,9 +72,9 @@ impl Env for World {
         self.kicks[usize::from(hctx.0)].swap(true, Ordering::AcqRel);
     }
 
-    fn run_at(&self, hctx: HctxId, _at: Time, why: Wish) {
-        step(format!("wishes for a later run of hctx {}: {why:?}", hctx.0));
-        self.timers.arm((hctx, why));
+    fn run_at(&self, ctx: CtxId, _at: Time, why: Wish) {
+        step(format!("wishes for a later turn of thread {}: {why:?}", ctx.0));
+        self.timers.arm((ctx, why));
     }
 
     fn wake(&self, ctx: CtxId) {
@@ -122,7 +123,7 @@ impl Set {
             op: Op::Read,
             flags: Flags::empty(),
             prio: Priority::default(),
-            tenant: TenantId(0),
+            volume: VolumeId(0),
             sector,
             nr_sectors: 1,
             segments,
@@ -189,10 +190,10 @@ impl Set {
             }
             let kicked = self.world.kicks.iter().any(|kick| kick.load(Ordering::Relaxed));
             let timer = if kicked { None } else { self.world.timers.fire() };
-            if let Some((hctx, why)) = timer {
-                let cpu = cpus.iter_mut().find(|cpu| cpu.hctx() == hctx);
-                let cpu = cpu.expect("every hardware queue has a thread");
-                step(format!("the timer {why:?} runs hctx {}", hctx.0));
+            if let Some((ctx, why)) = timer {
+                let cpu = cpus.iter_mut().find(|cpu| cpu.ctx() == ctx);
+                let cpu = cpu.expect("every submitter has a thread");
+                step(format!("the timer {why:?} has thread {} take a turn", ctx.0));
                 self.queue.turn(cpu, Time::from_ns(3_000_000)).timer(why);
             } else if !kicked {
                 break;

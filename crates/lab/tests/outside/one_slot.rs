@@ -7,7 +7,7 @@ use blkmq_lab::Params;
 
 use super::core::{
     Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority,
-    Queue, QueueRq, Restarter, Segments, Status, TenantId, Time, Wish,
+    Queue, QueueRq, Restarter, Segments, Status, VolumeId, Time, Wish,
 };
 use super::stage::{finding, spawn, step};
 use super::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +50,7 @@ impl Driver for OneSlot {
             max_discard_sectors: 1,
             max_write_zeroes_sectors: 0,
             read_only: false,
+            ..Limits::default()
         }
     }
 
@@ -98,7 +99,7 @@ impl Env for World {
         self.is_kicked.swap(true, Ordering::AcqRel);
     }
 
-    fn run_at(&self, _: HctxId, _: Time, why: Wish) {
+    fn run_at(&self, _: CtxId, _: Time, why: Wish) {
         unreachable!("nobody has a reason for {why:?}");
     }
 
@@ -152,7 +153,7 @@ fn submit((queue, _): &Set, cpu: &mut Cpu<OneSlot>, sector: u64) {
         op: Op::Discard,
         flags: Flags::empty(),
         prio: Priority::default(),
-        tenant: TenantId(0),
+        volume: VolumeId(0),
         sector,
         nr_sectors: 1,
         segments: Segments::new(),

@@ -301,7 +301,7 @@ fn message_of(status: Status) -> &'static str {
         Status::NotSupp => "the device cannot do this",
         Status::Inval => "the device does not take such a request",
         Status::Offline => "the device has gone",
-        Status::Protection => "the device is write-protected",
+        Status::ReadOnly => "the device is write-protected",
         Status::Timeout => "the device did not answer in time",
         _ => "the device failed",
     }
