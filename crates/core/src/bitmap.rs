@@ -31,6 +31,11 @@ impl Bitmap {
         self.words.iter().all(|w| w.load(Relaxed) == 0)
     }
 
+    /// How many numbers are in it, as far as can be seen.
+    pub(crate) fn count(&self) -> u32 {
+        self.words.iter().map(|w| w.load(Relaxed).count_ones()).sum()
+    }
+
     /// Removes one number and answers it: the first at or after `start`, going round. Of two
     /// callers that see the same number, one gets it.
     pub(crate) fn take_from(&self, start: usize) -> Option<usize> {

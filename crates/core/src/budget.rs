@@ -5,9 +5,11 @@
 //! leaves, trusting the holder to kick. The holder puts the unit back and leaves as well.
 //!
 //! The cure is the hand-off. Who fails to get a unit marks its hardware queue, and tries once more;
-//! who puts one back looks at the marks, and kicks one marked hardware queue for each free unit.
-//! Both sides publish before they look, with a full fence between, so at least one of them sees the
-//! other (pair B1: [`Budget::get`] and [`Budget::pass_on`]).
+//! who puts units back looks at the marks. Both sides publish before they look, with a full fence
+//! between, so at least one of them sees the other (pair B1: [`Budget::get`] and
+//! [`Budget::pass_on`]). A marked hardware queue is not only kicked: its units travel with the kick,
+//! so that a thread that gives back and takes in one turn cannot starve the one that waits. What a
+//! kicked run does not need it puts back, and so passes on.
 
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ pub const BUDGET_DELAY: Duration = Duration::from_millis(3);
 /// What becomes of a unit that was taken and put back without a request having been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BudgetMode {
-    /// One hardware queue that waits for it is kicked. Our default.
+    /// One hardware queue that waits for it is given it, and kicked. Our default.
     #[default]
     Handoff,
     /// Every hardware queue is run again 3 ms later: Linux's cure since commit a0823421a4d7.
@@ -31,9 +33,41 @@ pub enum BudgetMode {
     None,
 }
 
-/// One unit of a budget. It exists once; whoever has it owes it back.
+/// Units of a budget. They exist once; whoever has them owes them back.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use = "the units in here are owed back"]
+pub(crate) struct Tokens(u32);
+
+/// One unit of a budget.
 #[derive(Debug)]
 pub(crate) struct Token(());
+
+impl Tokens {
+    /// How many there are.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        self.0
+    }
+
+    /// Takes one out.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Token> {
+        self.0 = self.0.checked_sub(1)?;
+        Some(Token(()))
+    }
+
+    /// Puts one in.
+    #[inline]
+    pub(crate) fn add(&mut self, token: Token) {
+        let Token(()) = token;
+        self.0 += 1;
+    }
+
+    /// Puts others in.
+    pub(crate) fn join(&mut self, others: Tokens) {
+        self.0 += others.0;
+    }
+}
 
 /// The budget of one device.
 #[derive(Debug)]
@@ -46,7 +80,8 @@ pub(crate) struct Budget {
     /// or its software queues), and one more for the scheduler, whose requests any hardware queue
     /// can take.
     waiting: CachePadded<Bitmap>,
-    nr_hctx: usize,
+    /// Units on their way to a hardware queue that waited, and was kicked.
+    given: Box<[CachePadded<AtomicU32>]>,
 }
 
 /// Who asks for a unit.
@@ -59,7 +94,7 @@ pub(crate) enum Waiter {
 }
 
 impl Budget {
-    /// A budget of `limit` units for a queue with `nr_hctx` hardware queues.
+    /// A budget of `limit` units for a queue with at most `nr_hctx` hardware queues.
     pub(crate) fn new(limit: u32, mode: BudgetMode, nr_hctx: usize) -> Self {
         assert!(limit > 0, "a budget of nothing would hold every request for ever");
         Budget {
@@ -67,7 +102,7 @@ impl Budget {
             limit,
             used: CachePadded::new(AtomicU32::new(0)),
             waiting: CachePadded::new(Bitmap::new(nr_hctx + 1)),
-            nr_hctx,
+            given: (0..nr_hctx).map(|_| CachePadded::new(AtomicU32::new(0))).collect(),
         }
     }
 
@@ -75,58 +110,88 @@ impl Budget {
         self.mode
     }
 
-    /// A unit, or nothing. Leaves no mark: the caller must not rest on a failure.
-    pub(crate) fn try_get(&self) -> Option<Token> {
+    /// How many units to take at once for `wanted` requests. Linux takes them one by one, and so do
+    /// the modes that do as Linux does: what is taken and not used would not be handed on there.
+    #[inline]
+    pub(crate) fn at_once(&self, wanted: u32) -> u32 {
+        if self.mode == BudgetMode::Handoff { wanted } else { wanted.min(1) }
+    }
+
+    /// Up to `max` units, perhaps none. Leaves no mark: the caller must not rest on a failure.
+    pub(crate) fn try_get(&self, max: u32) -> Tokens {
         let mut used = self.used.load(Relaxed);
-        while used < self.limit {
-            match self.used.compare_exchange(used, used + 1, AcqRel, Relaxed) {
-                Ok(_) => return Some(Token(())),
+        while used < self.limit && max > 0 {
+            let count = max.min(self.limit - used);
+            match self.used.compare_exchange(used, used + count, AcqRel, Relaxed) {
+                Ok(_) => return Tokens(count),
                 Err(now) => used = now,
             }
         }
-        None
+        Tokens(0)
     }
 
-    /// A unit; or nothing, and then `who` is marked and will be kicked once a unit is free.
+    /// Up to `max` units; or none, and then `who` is marked and will be kicked once a unit is free.
     ///
     /// A mark stays when the second try succeeds: another thread may rest on the same one. The kick
     /// it brings finds nothing to do and is passed on.
-    pub(crate) fn get(&self, who: Waiter) -> Option<Token> {
-        if let Some(token) = self.try_get() {
-            return Some(token);
+    pub(crate) fn get(&self, who: Waiter, max: u32) -> Tokens {
+        let tokens = self.try_get(max);
+        if tokens.count() > 0 {
+            return tokens;
         }
         self.waiting.set(self.index(who));
         // Pair B1, the waiter's side: the mark is published before the budget is looked at again.
         fence(SeqCst);
-        self.try_get()
+        self.try_get(max)
     }
 
-    /// Puts a unit back. The caller owes a [`Budget::pass_on`] before its turn ends, unless the
+    /// The units that came with a kick to `hctx`.
+    pub(crate) fn take_given(&self, hctx: HctxId) -> Tokens {
+        let given = &self.given[usize::from(hctx.0)];
+        if given.load(Relaxed) == 0 {
+            return Tokens(0);
+        }
+        Tokens(given.swap(0, AcqRel))
+    }
+
+    /// Puts units back. The caller owes a [`Budget::pass_on`] before its turn ends, unless the
     /// device is busy and has named who will restart it.
-    pub(crate) fn put(&self, token: Token) {
-        let Token(()) = token;
-        let before = self.used.fetch_sub(1, Release);
-        assert!(before > 0, "a unit was put back twice");
+    pub(crate) fn put(&self, tokens: &mut Tokens) {
+        let Tokens(count) = std::mem::take(tokens);
+        if count == 0 {
+            return;
+        }
+        let before = self.used.fetch_sub(count, Release);
+        assert!(before >= count, "a unit was put back twice");
         assert!(before <= self.limit, "more units were out than there are");
     }
 
-    /// Takes one mark for each free unit and answers each to `kick`. The caller has executed a full
-    /// fence since it last put a unit back (pair B1, the holder's side).
+    /// Whether anybody waits, as far as can be seen without a fence.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Shares the free units among those who are marked: each gets its units and is answered to
+    /// `kick`. The caller has executed a full fence since it last put a unit back (pair B1, the
+    /// holder's side).
     ///
-    /// `from` is where the search for marks begins, so that every hardware queue comes round.
+    /// `from` is where the search for marks begins, so that every hardware queue comes round. Of
+    /// many free units some stay, for whoever is at work.
     pub(crate) fn pass_on(&self, from: HctxId, mut kick: impl FnMut(Waiter)) {
         let Some(mut index) = self.waiting.next_from(usize::from(from.0) + 1) else { return };
-        let mut free = self.limit - self.used.load(Relaxed).min(self.limit);
-        if self.mode != BudgetMode::Handoff {
-            // The kernel's completion runs all hardware queues of a device that anybody waits for.
-            free = if free == 0 { 0 } else { u32::MAX };
-        }
-        while free > 0 {
+        let free = self.limit - self.used.load(Relaxed).min(self.limit);
+        let hands_over = self.mode == BudgetMode::Handoff;
+        // The kernel's completion runs all hardware queues of a device that anybody waits for.
+        let mut left = if hands_over || free == 0 { free } else { u32::MAX };
+        let share = (free / (self.waiting.count() + 1)).max(1);
+        while left > 0 {
             if self.waiting.take(index) {
-                kick(self.waiter(index));
-                free -= 1;
+                let who = self.waiter(index);
+                left -= if hands_over { self.give(who, share).max(1).min(left) } else { 1 };
+                kick(who);
             }
-            if free > 0 {
+            if left > 0 {
                 let Some(next) = self.waiting.next_from(index + 1) else { return };
                 index = next;
             }
@@ -138,8 +203,8 @@ impl Budget {
     ///
     /// Only the holder of the scheduler may call this; only holders set the mark.
     pub(crate) fn answered(&self) {
-        if self.waiting.contains(self.nr_hctx) {
-            self.waiting.clear(self.nr_hctx);
+        if self.waiting.contains(self.given.len()) {
+            self.waiting.clear(self.given.len());
         }
     }
 
@@ -148,15 +213,37 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
+    /// How many units there are.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Who waits at the moment.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        let marked = (0..=self.given.len()).filter(|index| self.waiting.contains(*index));
+        marked.map(|index| self.waiter(index))
+    }
+
+    /// Sets units aside for a hardware queue; answers how many. Whose requests any hardware queue
+    /// can take needs none: whoever is at work takes them.
+    fn give(&self, who: Waiter, count: u32) -> u32 {
+        let Waiter::Hctx(hctx) = who else { return 1 };
+        let Tokens(got) = self.try_get(count);
+        if got > 0 {
+            self.given[usize::from(hctx.0)].fetch_add(got, AcqRel);
+        }
+        got
+    }
+
     fn index(&self, who: Waiter) -> usize {
         match who {
             Waiter::Hctx(hctx) => usize::from(hctx.0),
-            Waiter::Scheduler => self.nr_hctx,
+            Waiter::Scheduler => self.given.len(),
         }
     }
 
     fn waiter(&self, index: usize) -> Waiter {
-        if index == self.nr_hctx {
+        if index == self.given.len() {
             Waiter::Scheduler
         } else {
             Waiter::Hctx(HctxId(u16::try_from(index).expect("hardware queues are numbered in u16")))

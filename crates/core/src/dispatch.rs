@@ -7,22 +7,19 @@
 //! ab3cee3762e5, 9ba52e5812e5). The price is the seed's: a unit may be taken and no request found,
 //! because another thread was quicker. Such a unit goes back, and the end of the turn hands it on.
 
+use crate::bio::Flags;
 use crate::budget::Waiter;
-use crate::combiner::{Combiner, Leave};
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, QueueRq, Restarter, Wish};
-use crate::elevator::{Dispatch, Elevator, Run};
-use crate::ids::HctxId;
+use crate::enter::kind_of;
 use crate::request::{Grant, InFlight, Request};
+use crate::stats::Hold;
+use crate::tags::Place;
 use crate::turn::Turn;
-
-/// How often the holder of the scheduler looks again for those who found it held, before it lets go
-/// and asks to be called again.
-const ROUNDS_MAX: u32 = 8;
 
 /// Whether the device takes more.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Device {
+pub(crate) enum Device {
     Ready,
     /// It does not, or there is no budget or tag. Somebody named will run this hardware queue
     /// again.
@@ -30,34 +27,53 @@ enum Device {
 }
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
-    /// One pass: sends whatever can go on this thread's hardware queue.
+    /// One pass: sends whatever can go on this thread's hardware queues.
     pub(crate) fn dispatch(&mut self) {
+        let live = self.live;
         self.cpu.counters.passes += 1;
-        if std::mem::take(&mut self.busy) {
-            // The marks were passed over because the device was busy. It is asked again, so they
-            // are looked at again.
-            self.came_back = true;
-        }
-        let run = std::mem::take(&mut self.due);
-        let device = self.dispatch_refused();
-        match &self.queue.elevator {
-            Some(elevator) => self.dispatch_scheduler(elevator, run, device),
-            None => self.dispatch_software(device),
+        let mut run = false;
+        for lane in 0..self.cpu.lanes.len() {
+            let side = &mut self.cpu.lanes[lane];
+            if std::mem::take(&mut side.busy) {
+                // The marks were passed over because the device was busy. It is asked again, so
+                // they are looked at again.
+                self.came_back = true;
+            }
+            let is_due = std::mem::take(&mut side.due);
+            run |= is_due;
+            let hctx = self.queue.hctx(side.hctx);
+            self.take_given(lane);
+            if hctx.is_stopped() {
+                // Whoever starts it kicks it.
+                self.publish(lane);
+                continue;
+            }
+            let device = if is_due || hctx.has_dispatch() {
+                self.dispatch_refused(lane)
+            } else {
+                Device::Ready
+            };
+            match &live.elevator {
+                Some(_) if lane > 0 => {}
+                Some(elevator) => self.dispatch_scheduler(elevator, run, device),
+                None => self.dispatch_software(lane, device),
+            }
         }
     }
 
     /// Sends what is in the dispatch list.
-    fn dispatch_refused(&mut self) -> Device {
-        let hctx = self.queue.hctx(self.cpu.hctx);
+    fn dispatch_refused(&mut self, lane: usize) -> Device {
+        let id = self.cpu.lanes[lane].hctx;
+        let hctx = self.queue.hctx(id);
         while hctx.has_dispatch() {
-            let Some(grant) = self.acquire(Waiter::Hctx(self.cpu.hctx)) else {
+            let Some(grant) = self.acquire(lane, Waiter::Hctx(id), 1) else {
                 return Device::Blocked;
             };
             let Some(request) = hctx.pop_dispatch() else {
                 self.release(grant);
                 return Device::Ready;
             };
-            if self.issue(request, grant) == Device::Blocked {
+            if self.issue(lane, request, grant) == Device::Blocked {
                 return Device::Blocked;
             }
         }
@@ -66,60 +82,71 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// Scheduler `none`: sends what the software queues of this hardware queue hold, and then what
     /// was submitted in this turn, without publishing it if it can go at once.
-    fn dispatch_software(&mut self, mut device: Device) {
-        let ctx_map = &self.queue.hctx(self.cpu.hctx).ctx_map;
+    fn dispatch_software(&mut self, lane: usize, mut device: Device) {
+        let id = self.cpu.lanes[lane].hctx;
+        let ctx_map = &self.queue.hctx(id).ctx_map;
         // What was published earlier goes first.
-        if device == Device::Ready && !self.cpu.plug.is_empty() && ctx_map.is_empty() {
-            device = self.issue_plugged();
-            if device == Device::Ready && self.cpu.plug.is_empty() {
+        let is_first = ctx_map.is_empty();
+        if device == Device::Ready && is_first && !self.cpu.lanes[lane].plug.is_empty() {
+            device = self.issue_plugged(lane);
+            if device == Device::Ready && self.cpu.lanes[lane].plug.is_empty() {
                 // Nothing was published when this pass began, and who publishes since then runs
                 // this hardware queue too.
                 return;
             }
         }
-        self.publish();
-        let mut next = if device == Device::Ready { self.next_published() } else { None };
+        self.publish(lane);
+        let mut next = if device == Device::Ready { self.next_published(lane) } else { None };
         while let Some(ctx) = next {
-            let Some(grant) = self.acquire(Waiter::Hctx(self.cpu.hctx)) else { return };
-            let Some((request, was_last)) = self.take_published(ctx) else {
+            // A device that was busy lately gets one request at a time, so that the rest stays
+            // where it can be merged and comes round; else it gets them in bulk.
+            let is_busy = self.queue.hctx(id).dispatch_busy() > 0;
+            let wanted = if is_busy { 1 } else { BATCH as u32 };
+            let Some(grant) = self.acquire(lane, Waiter::Hctx(id), wanted) else { return };
+            let Some((request, was_last)) = self.take_published(lane, ctx) else {
                 // The seed's moment: we hold a unit, and other threads took all the requests.
                 self.release(grant);
                 return;
             };
-            if self.issue(request, grant) == Device::Blocked {
+            if self.issue(lane, request, grant) == Device::Blocked {
                 return;
             }
-            next = if was_last { None } else { self.next_published() };
+            next = if was_last { None } else { self.next_published(lane) };
         }
     }
 
     /// Direct issue. Stops quietly where budget or tag is short: what is left is published, and
     /// asks again in a way that leaves a mark.
-    fn issue_plugged(&mut self) -> Device {
-        while !self.cpu.plug.is_empty() {
-            let Some(grant) = self.try_acquire() else { break };
-            let request = self.cpu.plug.pop_front().expect("the plug is not empty");
-            if self.issue(request, grant) == Device::Blocked {
+    fn issue_plugged(&mut self, lane: usize) -> Device {
+        loop {
+            let wanted = self.cpu.lanes[lane].plug.len() as u32;
+            if wanted == 0 {
+                return Device::Ready;
+            }
+            let Some(grant) = self.try_acquire(lane, wanted) else { return Device::Ready };
+            let request = self.cpu.lanes[lane].plug.pop_front().expect("the plug is not empty");
+            if self.issue(lane, request, grant) == Device::Blocked {
                 return Device::Blocked;
             }
         }
-        Device::Ready
     }
 
     /// The next software queue that has something.
-    fn next_published(&self) -> Option<usize> {
-        self.queue.hctx(self.cpu.hctx).ctx_map.next_from(self.cpu.cursor)
+    fn next_published(&self, lane: usize) -> Option<usize> {
+        let lane = &self.cpu.lanes[lane];
+        self.queue.hctx(lane.hctx).ctx_map.next_from(lane.cursor)
     }
 
     /// The first request of software queue `ctx`, or of another if that has become empty, and
     /// whether it was the last of all. `None` says that all are empty: somebody may rely on us for
     /// any of them.
-    fn take_published(&mut self, ctx: usize) -> Option<(Request, bool)> {
-        let map = &self.queue.hctx(self.cpu.hctx).ctx_map;
+    fn take_published(&mut self, lane: usize, ctx: usize) -> Option<(Request, bool)> {
+        let map = &self.queue.hctx(self.cpu.lanes[lane].hctx).ctx_map;
         let mut next = Some(ctx);
         while let Some(ctx) = next {
-            self.cpu.cursor = (ctx + 1) % self.queue.software.len();
-            let taken = self.queue.software[ctx].with(|published| {
+            let after = ctx + 1;
+            self.cpu.lanes[lane].cursor = if after == self.queue.software.len() { 0 } else { after };
+            let taken = self.queue.software[ctx].with(lane, |published| {
                 let request = published.requests.pop_front();
                 let was_last = published.is_empty() && map.clear(ctx);
                 request.map(|request| (request, was_last))
@@ -127,167 +154,40 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             if taken.is_some() {
                 return taken;
             }
-            next = self.next_published();
+            next = self.next_published(lane);
         }
         None
     }
 
-    /// With a scheduler: tells it what has come and gone, and sends what it chooses. If another
-    /// thread holds it, that thread does so for us.
-    fn dispatch_scheduler(
-        &mut self,
-        elevator: &Combiner<Elevator>,
-        mut run: bool,
-        mut device: Device,
-    ) {
-        let Some(mut holder) = elevator.try_enter().or_else(|| {
-            self.publish();
-            elevator.enter_or_note()
-        }) else {
-            return;
-        };
-        for round in 1.. {
-            let full = holder.with(|elevator| {
-                run |= self.feed(elevator);
-                run && device == Device::Ready && self.choose(elevator, &mut device)
-            });
-            if full || round == ROUNDS_MAX {
-                holder.hand_over();
-                self.due = true;
-                break;
-            }
-            match holder.leave() {
-                Leave::Left => break,
-                Leave::Noted(again) => holder = again,
-            }
-            run = true;
-            if device == Device::Blocked {
-                self.kick_others();
-            }
-        }
-        self.issue_batch();
-    }
-
-    /// Somebody left a note and relies on us, but our hardware queue is blocked. His may not be.
-    fn kick_others(&mut self) {
-        let own = self.cpu.hctx;
-        for hctx in (0..self.queue.nr_hw_queues()).map(HctxId).filter(|hctx| *hctx != own) {
-            self.kick(hctx);
-        }
-    }
-
-    /// Tells the scheduler what has come and gone, here and in the software queues. Answers whether
-    /// a request may go now that could not before.
-    fn feed(&mut self, elevator: &mut Elevator) -> bool {
-        let now = self.now;
-        let Elevator { scheduler, in_flight } = elevator;
-        let mut run = std::mem::take(&mut self.timer_came) && scheduler.timer(now) == Run::Yes;
-        for done in self.cpu.completions.drain(..) {
-            *in_flight = in_flight.checked_sub(1).expect("what completes was dispatched");
-            run |= scheduler.complete(&done, now) == Run::Yes;
-        }
-        for mut request in self.cpu.returned.drain(..) {
-            *in_flight = in_flight.checked_sub(1).expect("what is requeued was dispatched");
-            request.body_mut().scheduled = false;
-            run |= scheduler.requeue(request, now) == Run::Yes;
-        }
-        for request in self.cpu.plug.drain(..) {
-            run |= scheduler.insert(request, now) == Run::Yes;
-        }
-        run | self.feed_published(elevator)
-    }
-
-    fn feed_published(&self, elevator: &mut Elevator) -> bool {
-        let mut run = false;
-        for hctx in &self.queue.hardware {
-            while let Some(ctx) = hctx.ctx_map.next_from(0) {
-                self.queue.software[ctx].with(|published| {
-                    if std::mem::take(&mut published.timer_came) {
-                        run |= elevator.scheduler.timer(self.now) == Run::Yes;
-                    }
-                    for done in published.completions.drain(..) {
-                        let left = elevator.in_flight.checked_sub(1);
-                        elevator.in_flight = left.expect("what completes was dispatched");
-                        run |= elevator.scheduler.complete(&done, self.now) == Run::Yes;
-                    }
-                    for request in published.requests.drain(..) {
-                        run |= elevator.scheduler.insert(request, self.now) == Run::Yes;
-                    }
-                    hctx.ctx_map.clear(ctx);
-                });
-            }
-        }
-        run
-    }
-
-    /// Takes from the scheduler what can go. Answers whether the batch is full and there may be
-    /// more.
-    fn choose(&mut self, elevator: &mut Elevator, device: &mut Device) -> bool {
-        while self.cpu.batch.len() < BATCH {
-            if !elevator.scheduler.has_work() {
-                return false;
-            }
-            let Some(grant) = self.acquire(Waiter::Scheduler) else {
-                *device = Device::Blocked;
-                return false;
-            };
-            match elevator.scheduler.dispatch(self.now) {
-                Dispatch::Request(mut request) => {
-                    elevator.in_flight += 1;
-                    let body = request.body_mut();
-                    body.scheduled = true;
-                    body.grant = Some(grant);
-                    self.cpu.batch.push_back(request);
-                }
-                pause => {
-                    self.pause(elevator, pause);
-                    self.release(grant);
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    /// The scheduler gives nothing, and has said who will have it asked again.
-    fn pause(&mut self, elevator: &Elevator, pause: Dispatch) {
-        match pause {
-            Dispatch::IdleUntil(at) => {
-                assert!(at > self.now, "a scheduler idles until a time to come");
-                self.queue.env.run_at(self.cpu.ctx, at, Wish::SchedulerIdle);
-            }
-            Dispatch::AfterCompletion => {
-                assert!(elevator.in_flight > 0, "a scheduler waits for a request in flight");
-            }
-            Dispatch::Empty | Dispatch::AfterToken => {}
-            Dispatch::Request(_) => unreachable!("a request is no pause"),
-        }
-        if let Some(budget) = &self.queue.budget {
-            budget.answered();
-        }
-    }
-
-    fn issue_batch(&mut self) {
-        while let Some(mut request) = self.cpu.batch.pop_front() {
-            let grant = request.body_mut().grant.take().expect("a chosen request has its grant");
-            if self.issue(request, grant) == Device::Blocked {
-                return;
-            }
-        }
-    }
-
     /// Gives one request to the driver.
-    fn issue(&mut self, mut request: Request, grant: Grant) -> Device {
-        assert!(grant.hctx == self.cpu.hctx, "a request rides the ring of its dispatcher");
+    #[inline]
+    pub(crate) fn issue(&mut self, lane: usize, mut request: Request, grant: Grant) -> Device {
+        let now = self.now;
+        assert!(grant.hctx == self.cpu.lanes[lane].hctx, "a request rides its dispatcher's ring");
+        let hctx = self.queue.hctx(grant.hctx);
         let body = request.body_mut();
-        body.issued_at = self.now;
+        if body.entered_at != now {
+            self.note_wait(&request);
+        }
+        let body = request.body_mut();
+        body.issued_at = now;
+        hctx.take_off(grant.tag.index(), self.flight_mark);
+        self.live.pool.note(body.sched_tag, Place::InFlight(now));
         body.grant = Some(grant);
+        if body.bio.flags.contains(Flags::POLLED) {
+            self.cpu.polled += 1;
+        }
         self.cpu.counters.issued += 1;
         match self.queue.driver.queue_rq(&mut self.cpu.ring, InFlight(request)) {
-            QueueRq::Queued => self.uncommitted = true,
+            QueueRq::Queued => {
+                self.uncommitted = true;
+                self.issued = true;
+                hctx.note_busy(false);
+            }
             QueueRq::Failed(request, status) => self.complete(request, status),
             QueueRq::Busy(request, restarter) => {
-                self.bounce(request, restarter);
+                hctx.note_busy(true);
+                self.bounce(lane, request, restarter);
                 return Device::Blocked;
             }
         }
@@ -296,88 +196,154 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// The device is busy: the request, and those that were to follow it, wait in the dispatch list
     /// for whom the driver named.
-    fn bounce(&mut self, request: InFlight, restarter: Restarter) {
+    fn bounce(&mut self, lane: usize, request: InFlight, restarter: Restarter) {
         self.cpu.counters.busy += 1;
-        self.busy = true;
+        self.cpu.lanes[lane].busy = true;
         self.cpu.batch.push_front(request.0);
         let mut bounced = std::mem::take(&mut self.cpu.batch);
         for request in &mut bounced {
             self.give_back(request);
+            self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
         }
-        let hctx = self.queue.hctx(self.cpu.hctx);
+        // What is at hand is in nobody's flight, and must not pass for it in `must_rerun`.
+        self.empty_purses();
+        let hctx = self.queue.hctx(self.cpu.lanes[lane].hctx);
         hctx.push_dispatch_front(bounced.drain(..));
         self.cpu.batch = bounced;
-        match restarter {
+        let must_rerun = match restarter {
             Restarter::RetryAt(at) => {
                 self.queue.env.run_at(self.cpu.ctx, at, Wish::DriverRetry);
+                false
             }
-            Restarter::Completion => self.due |= hctx.must_rerun(true),
-            Restarter::Kick => self.due |= hctx.must_rerun(false),
-        }
+            Restarter::Completion => hctx.must_rerun(true),
+            Restarter::Kick => hctx.must_rerun(false),
+        };
+        self.cpu.lanes[lane].due |= must_rerun;
     }
 
     /// Publishes what this thread alone knows of, for whoever serves the software queues next.
-    fn publish(&mut self) {
-        let cpu = &mut *self.cpu;
-        let hctx = self.queue.hctx(cpu.hctx);
-        if !cpu.returned.is_empty() {
-            hctx.push_dispatch_front(cpu.returned.drain(..));
-            self.due = true;
+    pub(crate) fn publish(&mut self, lane: usize) {
+        let ctx = usize::from(self.cpu.ctx.0);
+        let holds = self.queue.holds.read(self.now);
+        let side = &mut self.cpu.lanes[lane];
+        let hctx = self.queue.hctx(side.hctx);
+        if lane == 0 && !self.cpu.returned.is_empty() {
+            hctx.push_dispatch_front(self.cpu.returned.drain(..));
+            side.due = true;
         }
-        let timer_came = std::mem::take(&mut self.timer_came);
-        if cpu.plug.is_empty() && cpu.completions.is_empty() && !timer_came {
+        let timer_came = lane == 0 && std::mem::take(&mut self.timer_came);
+        let completions = &mut self.cpu.completions;
+        if side.plug.is_empty() && !timer_came && (lane > 0 || completions.is_empty()) {
             return;
         }
-        let ctx = usize::from(cpu.ctx.0);
-        self.queue.software[ctx].with(|published| {
+        let limits = &self.live.limits;
+        let (mut merged, stats) = (0, &self.queue.stats);
+        self.queue.software[ctx].with(lane, |published| {
             published.timer_came |= timer_came;
-            published.requests.append(&mut cpu.plug);
-            published.completions.append(&mut cpu.completions);
+            if lane == 0 {
+                published.completions.append(completions);
+            }
+            for mut request in side.plug.drain(..) {
+                request.body_mut().holds = holds;
+                let (volume, op) = (request.volume, request.op);
+                if published.add(request, limits) {
+                    stats.merged(self.cpu.ctx, volume, op);
+                    merged += 1;
+                }
+            }
             hctx.ctx_map.set(ctx);
         });
+        self.cpu.counters.merged += merged;
     }
 
-    /// Budget and tag for one request; or neither, and whoever puts one back will run us.
-    fn acquire(&mut self, who: Waiter) -> Option<Grant> {
-        let token = match &self.queue.budget {
-            Some(budget) => Some(budget.get(who)?),
-            None => None,
-        };
-        let tag = self.queue.hctx(self.cpu.hctx).get_tag(&mut self.cpu.tag_hint);
-        // Looking at this mark at the end of the turn would be taking it from under ourselves.
-        self.rests_on_tag = tag.is_none();
-        self.grant(token, tag)
+    /// Publishes everything.
+    pub(crate) fn publish_plugs(&mut self) {
+        (0..self.cpu.lanes.len()).for_each(|lane| self.publish(lane));
+    }
+
+    /// Budget and tag for one request, and at hand for up to `wanted`; or neither, and whoever puts
+    /// one back will run us.
+    pub(crate) fn acquire(&mut self, lane: usize, who: Waiter, wanted: u32) -> Option<Grant> {
+        let side = &mut self.cpu.lanes[lane];
+        if let Some(budget) = &self.queue.budget
+            && side.purse.tokens.count() == 0
+        {
+            side.purse.tokens = budget.get(who, budget.at_once(wanted));
+            if side.purse.tokens.count() == 0 {
+                self.queue.holds.begin(Hold::Budget, self.now);
+                return None;
+            }
+        }
+        if side.purse.tags.is_empty() {
+            let tags = self.queue.hctx(side.hctx).get_tags(&mut side.tag_hint, wanted);
+            // Looking at this mark at the end of the turn would be taking it from under ourselves.
+            side.rests_on_tag = tags.is_none();
+            let Some(tags) = tags else {
+                self.queue.holds.begin(Hold::Tag, self.now);
+                self.in_vain |= side.purse.tokens.count() > 0;
+                return None;
+            };
+            side.purse.tags = tags;
+        }
+        self.queue.holds.end(self.now);
+        self.grant(lane)
     }
 
     /// As [`Turn::acquire`], but a failure leaves no mark, and the caller must not rest on it.
-    fn try_acquire(&mut self) -> Option<Grant> {
-        let token = match &self.queue.budget {
-            Some(budget) => Some(budget.try_get()?),
-            None => None,
-        };
-        let tag = self.queue.hctx(self.cpu.hctx).try_get_tag(&mut self.cpu.tag_hint);
-        self.grant(token, tag)
+    #[inline]
+    fn try_acquire(&mut self, lane: usize, wanted: u32) -> Option<Grant> {
+        let side = &mut self.cpu.lanes[lane];
+        if let Some(budget) = &self.queue.budget
+            && side.purse.tokens.count() == 0
+        {
+            side.purse.tokens = budget.try_get(budget.at_once(wanted));
+        }
+        if side.purse.tags.is_empty() {
+            let hctx = self.queue.hctx(side.hctx);
+            let Some(tags) = hctx.try_get_tags(&mut side.tag_hint, wanted) else {
+                self.in_vain |= side.purse.tokens.count() > 0;
+                return None;
+            };
+            side.purse.tags = tags;
+        }
+        self.grant(lane)
     }
 
-    fn grant(
-        &mut self,
-        token: Option<crate::budget::Token>,
-        tag: Option<crate::tags::Tag>,
-    ) -> Option<Grant> {
-        if let Some(tag) = tag {
-            return Some(Grant { hctx: self.cpu.hctx, token, tag });
-        }
-        if let (Some(budget), Some(token)) = (&self.queue.budget, token) {
-            budget.put(token);
-            self.came_back = true;
-            self.in_vain = true;
-        }
-        None
+    /// Takes what one request needs out of the purse.
+    #[inline]
+    fn grant(&mut self, lane: usize) -> Option<Grant> {
+        let side = &mut self.cpu.lanes[lane];
+        let token = match &self.queue.budget {
+            Some(_) => Some(side.purse.tokens.take()?),
+            None => None,
+        };
+        let tag = side.purse.tags.pop().expect("tags are at hand");
+        Some(Grant { hctx: side.hctx, token, tag })
     }
 
     /// Puts back what was acquired in vain. The end of the turn hands it on.
-    fn release(&mut self, grant: Grant) {
+    pub(crate) fn release(&mut self, grant: Grant) {
         self.in_vain = true;
         self.put_grant(grant);
+    }
+
+    /// The lane by which a request goes.
+    #[inline]
+    pub(crate) fn lane_for(&self, request: &Request) -> usize {
+        self.cpu.lane_of(kind_of(request))
+    }
+
+    /// Notes what has held up a request between its entry and now.
+    #[cold]
+    fn note_wait(&mut self, request: &Request) {
+        let body = request.body();
+        let wait_ns = self.now.since(body.entered_at).as_nanos() as u64;
+        let (budget_ns, tag_ns, rest_ns) =
+            body.holds.divide(self.queue.holds.read(self.now), wait_ns);
+        let rest = if self.live.elevator.is_some() { Hold::Scheduler } else { Hold::Device };
+        let reasons = [(Hold::Budget, budget_ns), (Hold::Tag, tag_ns), (rest, rest_ns)];
+        for (why, ns) in reasons {
+            self.queue.stats.held(self.cpu.ctx, request.volume, why, ns);
+        }
     }
 }

@@ -114,17 +114,13 @@ impl Wish {
 ///
 /// The functions are called from within a turn and must neither block nor call back into the queue.
 pub trait Env: Send + Sync + 'static {
-    /// Run `hctx` soon, in a turn of the thread that serves it: a kick. It may not be lost; two
-    /// kicks that come before the run may be answered by one run.
-    fn kick(&self, hctx: HctxId);
+    /// Have the thread of `ctx` take a turn soon, with [`crate::Turn::run`]: a kick. It may not be
+    /// lost; two kicks that come before the run may be answered by one run.
+    fn kick(&self, ctx: CtxId);
 
     /// Have the thread of `ctx` take a turn at `at` or soon after, with [`crate::Turn::timer`]. Of
     /// several wishes for the same thread with the same reason, the earliest has to be kept.
     fn run_at(&self, ctx: CtxId, at: Time, why: Wish);
-
-    /// A tag has come free for `ctx`, whose last submission would have blocked: take a turn and
-    /// submit again. The turn is owed even if there is nothing left to submit.
-    fn wake(&self, ctx: CtxId);
 
     /// A request that `ctx` submitted has ended in another thread's turn.
     fn deliver(&self, ctx: CtxId, done: Done);

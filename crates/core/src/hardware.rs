@@ -4,10 +4,27 @@ use std::collections::VecDeque;
 
 use crate::bitmap::Bitmap;
 use crate::request::Request;
+use crate::ids::CtxId;
 use crate::sync::{
-    AcqRel, Acquire, AtomicBool, AtomicUsize, Mutex, Relaxed, Release, SeqCst, fence,
+    AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Relaxed, Release, SeqCst, fence,
 };
-use crate::tags::{Sbitmap, Tag};
+use crate::tags::{Sbitmap, TagRun};
+use crate::time::Time;
+
+impl Flight {
+    /// What is noted of a request whose time is over at `ends_at` and that is on the ring of `ctx`.
+    /// It is never zero.
+    pub(crate) fn mark(ends_at: Time, ctx: CtxId) -> u64 {
+        // Rounded up, so that nobody is asked before the time is over.
+        let units = (ends_at.as_ns() >> FLIGHT_SHIFT) + 1;
+        units.min(u64::MAX >> 16) << 16 | u64::from(ctx.0)
+    }
+
+    /// Whether its time is ever over.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends_at.as_ns() < u64::MAX >> 16 << FLIGHT_SHIFT
+    }
+}
 
 /// A hardware queue.
 #[derive(Debug)]
@@ -24,7 +41,30 @@ pub(crate) struct HardwareQueue {
     pub(crate) ctx_map: Bitmap,
     /// What the device takes on this hardware queue at a time.
     tags: Sbitmap,
+    /// Nothing may be sent from here.
+    stopped: AtomicBool,
+    /// How often the device was busy lately: a moving average, zero if it was not.
+    dispatch_busy: Counter,
+    /// For each driver tag that is out, when its request's time is over and on whose ring it is.
+    flight: Box<[Counter]>,
 }
+
+/// A request that is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flight {
+    pub(crate) tag: u32,
+    /// When its time is over.
+    pub(crate) ends_at: Time,
+    /// Whose ring it is on.
+    pub(crate) ctx: CtxId,
+}
+
+/// Times in the flight table are counted in units of so many nanoseconds, as a power of two.
+const FLIGHT_SHIFT: u32 = 10;
+
+/// An answer of the device counts for so much in the average, as Linux has it.
+const BUSY_WEIGHT: u64 = 8;
+const BUSY_FACTOR: u64 = 16;
 
 impl HardwareQueue {
     pub(crate) fn new(nr_tags: u32, nr_requests: usize, nr_ctx: usize) -> Self {
@@ -34,31 +74,91 @@ impl HardwareQueue {
             restart: AtomicBool::new(false),
             ctx_map: Bitmap::new(nr_ctx),
             tags: Sbitmap::new(nr_tags),
+            stopped: AtomicBool::new(false),
+            dispatch_busy: Counter::new(),
+            flight: (0..nr_tags).map(|_| Counter::new()).collect(),
         }
     }
 
-    /// A driver tag; or nothing, and then whoever puts one back runs this hardware queue.
-    pub(crate) fn get_tag(&self, hint: &mut u32) -> Option<Tag> {
-        if let Some(tag) = self.tags.get(hint) {
-            return Some(tag);
+    /// Up to `max` driver tags; or nothing, and then whoever puts one back runs this hardware queue.
+    pub(crate) fn get_tags(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
+        if let Some(tags) = self.tags.get_run(hint, max) {
+            return Some(tags);
         }
         // A read-modify-write, so that whoever takes the mark sees what everybody published who set
         // it.
         self.restart.fetch_or(true, Release);
         // Pair T1, the waiter's side: the mark is published before the tags are looked at again.
-        // The other side is the fence between `put_tag` and `take_restart`.
+        // The other side is the fence between `put_tags` and `take_restart`.
         fence(SeqCst);
-        self.tags.get(hint)
+        self.tags.get_run(hint, max)
     }
 
-    /// A driver tag, or nothing. Leaves no mark: the caller must not rest on a failure.
-    pub(crate) fn try_get_tag(&self, hint: &mut u32) -> Option<Tag> {
-        self.tags.get(hint)
+    /// Up to `max` driver tags, perhaps none. Leaves no mark: the caller must not rest on a failure.
+    pub(crate) fn try_get_tags(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
+        self.tags.get_run(hint, max)
     }
 
-    /// Puts a driver tag back. The caller owes a full fence and [`HardwareQueue::take_restart`].
-    pub(crate) fn put_tag(&self, tag: Tag) {
-        self.tags.put(tag);
+    /// Puts driver tags back. The caller owes a full fence and [`HardwareQueue::take_restart`].
+    pub(crate) fn put_tags(&self, tags: &mut TagRun) {
+        self.tags.put_run(tags);
+    }
+
+    /// Whether somebody rests here, as far as can be seen without a fence.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.restart.load(Relaxed)
+    }
+
+    /// Stops or starts it. Who starts it kicks it afterwards, whatever it holds, so no run that was
+    /// passed over is lost: the kick is answered by a turn that begins after the change.
+    pub(crate) fn set_stopped(&self, is_stopped: bool) {
+        self.stopped.store(is_stopped, Release);
+    }
+
+    /// Whether nothing may be sent from here.
+    #[inline]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Acquire)
+    }
+
+    /// Notes whether the device took what it was given.
+    #[inline]
+    pub(crate) fn note_busy(&self, is_busy: bool) {
+        let before = self.dispatch_busy.get();
+        if before == 0 && !is_busy {
+            return;
+        }
+        let more = if is_busy { BUSY_FACTOR } else { 0 };
+        self.dispatch_busy.set((before * (BUSY_WEIGHT - 1) + more) / BUSY_WEIGHT);
+    }
+
+    /// How busy the device was lately: zero if it was not, and then requests go to it in bulk.
+    #[inline]
+    pub(crate) fn dispatch_busy(&self) -> u64 {
+        self.dispatch_busy.get()
+    }
+
+    /// Notes that a request is in flight. `mark` is from [`Flight::mark`].
+    #[inline]
+    pub(crate) fn take_off(&self, tag: u32, mark: u64) {
+        self.flight[tag as usize].set(mark);
+    }
+
+    /// Notes that a request has come back.
+    #[inline]
+    pub(crate) fn land(&self, tag: u32) {
+        self.flight[tag as usize].set(0);
+    }
+
+    /// What is in flight.
+    pub(crate) fn flights(&self) -> impl Iterator<Item = Flight> {
+        self.flight.iter().enumerate().filter_map(|(tag, noted)| {
+            let noted = noted.get();
+            let ends_at = Time::from_ns(noted >> 16 << FLIGHT_SHIFT);
+            let flight = Flight { tag: tag as u32, ends_at, ctx: CtxId(noted as u16) };
+            (noted != 0).then_some(flight)
+        })
     }
 
     /// Whether somebody rests here; the caller then owes a run. Of several who ask, one is told.
@@ -120,7 +220,12 @@ impl HardwareQueue {
         rests_on_completion && self.tags.is_idle()
     }
 
-    /// The driver tags, for counting.
+    /// Looks at the requests in the dispatch list, in their order.
+    pub(crate) fn each_dispatch(&self, look: impl FnMut(&Request)) {
+        self.dispatch.lock().iter().for_each(look);
+    }
+
+    /// The driver tags.
     pub(crate) fn tags(&self) -> &Sbitmap {
         &self.tags
     }

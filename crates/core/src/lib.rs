@@ -9,48 +9,62 @@
 //! goes out through an [`Env`]. So the same code serves real devices, runs in virtual time, and is
 //! explored under every interleaving.
 
+mod admission;
 mod bio;
 mod bitmap;
 mod budget;
+mod change;
 mod combiner;
+mod complete;
+mod control;
 mod cpu;
 mod dispatch;
 mod driver;
 mod elevator;
+mod enter;
 mod flush;
 mod hardware;
 mod hold;
 mod ids;
 mod inbox;
 mod limits;
+mod live;
 mod lost;
 mod merge;
 mod queue;
 mod request;
+mod schedule;
 mod software;
 mod split;
+mod stats;
 mod status;
 mod sync;
 mod tags;
 mod time;
+mod timeout;
 mod turn;
 
+pub use admission::{GroupId, Rate, Rates, TenantConfig};
 pub use bio::{
     Bio, BufferIndex, Class, Flags, Op, Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Segment,
     Segments, TenantId, VolumeId,
 };
 pub use budget::{BUDGET_DELAY, BudgetMode};
+pub use change::{Change, Changing};
 pub use cpu::{Counters, Cpu};
 pub use driver::{Driver, Env, Expired, QueueRq, Restarter, TimeoutAnswer, Wish};
 pub use elevator::{
     AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Merge, Run, Scheduler,
 };
+pub use enter::Refused;
 pub use ids::{CtxId, HctxId};
 pub use inbox::{Inbox, WakeUp};
 pub use limits::Limits;
+pub use live::{HctxType, Maps};
 pub use merge::Side;
 pub use queue::{Config, Held, Queue};
 pub use request::{Abandoned, Done, InFlight, Request, SchedulerData};
+pub use stats::{Figures, Hold, Kind, KindFigures, Times};
 pub use status::Status;
 pub use time::Time;
-pub use turn::{Refused, Turn};
+pub use turn::Turn;

@@ -29,6 +29,8 @@ impl Lost {
         self.defects.fetch_add(1, Relaxed);
         let mut requests = self.requests.lock();
         let Some(waiting) = &mut *requests else {
+            // What was merged with it is dropped with it, and comes here too.
+            drop(requests);
             drop(request.into_body());
             return;
         };

@@ -312,9 +312,10 @@ impl InFlight {
         let body = self.0.body_mut();
         assert!(!body.abandoned, "a request is given up once");
         body.abandoned = true;
+        let is_flush = body.flush == FlushStep::Carrier;
         let mut answers = vec![Answer::of(body)];
         answers.extend(body.followers.iter_mut().map(|follower| Answer::of(follower.body_mut())));
-        Abandoned { answers }
+        Abandoned { answers, is_flush }
     }
 
     /// Whether its submitter has been answered already.
@@ -332,6 +333,8 @@ impl InFlight {
 #[must_use = "the submitters wait to be told"]
 pub struct Abandoned {
     pub(crate) answers: Vec<Answer>,
+    /// It is the flush that others wait for.
+    pub(crate) is_flush: bool,
 }
 
 /// What is needed to end one bio for its submitter and in the accounts.

@@ -3,13 +3,18 @@
 use std::collections::VecDeque;
 
 use crate::elevator::Completion;
+use crate::limits::Limits;
 use crate::request::Request;
 use crate::sync::Mutex;
 
-/// One submitter's list. Only the submitter adds; whoever serves it takes.
+/// How many of the last requests a new one may be merged with, as in Linux.
+const LOOK_BACK: usize = 8;
+
+/// One submitter's lists, one for each kind of hardware queue. Only the submitter adds; whoever
+/// serves a list takes.
 #[derive(Debug)]
 pub(crate) struct SoftwareQueue {
-    published: Mutex<Published>,
+    published: [Mutex<Published>; 3],
 }
 
 /// What a submitter has published.
@@ -24,19 +29,21 @@ pub(crate) struct Published {
 }
 
 impl SoftwareQueue {
-    /// A list that holds `nr_requests` without growing; there are no more in the queue.
+    /// A first list that holds `nr_requests` without growing; there are no more in the queue.
     pub(crate) fn new(nr_requests: usize) -> Self {
         let published = Published {
             requests: VecDeque::with_capacity(nr_requests),
             completions: Vec::with_capacity(nr_requests),
             timer_came: false,
         };
-        SoftwareQueue { published: Mutex::new(published) }
+        SoftwareQueue {
+            published: [Mutex::new(published), Mutex::default(), Mutex::default()],
+        }
     }
 
-    /// Works on the list under its lock.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Published) -> R) -> R {
-        work(&mut self.published.lock())
+    /// Works on the list of the submitter's lane number `lane` under its lock.
+    pub(crate) fn with<R>(&self, lane: usize, work: impl FnOnce(&mut Published) -> R) -> R {
+        work(&mut self.published[lane].lock())
     }
 }
 
@@ -44,5 +51,18 @@ impl Published {
     /// Whether nothing is published.
     pub(crate) fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.completions.is_empty()
+    }
+
+    /// Adds a request, merged with one of the last if they lie side by side. Answers whether it was
+    /// merged.
+    pub(crate) fn add(&mut self, request: Request, limits: &Limits) -> bool {
+        for last in self.requests.iter_mut().rev().take(LOOK_BACK) {
+            if let Some(side) = last.merge_side(&request, limits) {
+                last.merge(request, side);
+                return true;
+            }
+        }
+        self.requests.push_back(request);
+        false
     }
 }

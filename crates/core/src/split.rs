@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::bio::{Bio, SECTOR_SHIFT, Segment, Segments};
 use crate::limits::Limits;
+use crate::request::Done;
 use crate::status::Status;
 use crate::sync::Mutex;
 use crate::time::Time;
@@ -21,6 +22,7 @@ pub(crate) struct Parent {
 struct Progress {
     /// Pieces that have not ended, and one more while there is a rest that was not cut yet.
     open: u32,
+    has_begun: bool,
     status: Status,
     issued_at: Option<Time>,
 }
@@ -32,10 +34,18 @@ pub(crate) struct Whole {
     pub(crate) issued_at: Option<Time>,
 }
 
+impl Whole {
+    /// What the submitter is told.
+    pub(crate) fn done(self, cookie: u64, submitted_at: Time) -> Done {
+        let issued_at = self.issued_at.unwrap_or(submitted_at);
+        Done { cookie, status: self.status, issued_at, submitted_at }
+    }
+}
+
 impl Parent {
     /// The whole of which nothing has been cut off yet.
     pub(crate) fn new(cookie: u64) -> Arc<Self> {
-        let progress = Progress { open: 1, status: Status::Ok, issued_at: None };
+        let progress = Progress { open: 1, has_begun: false, status: Status::Ok, issued_at: None };
         Arc::new(Parent { cookie, progress: Mutex::new(progress) })
     }
 
@@ -44,6 +54,12 @@ impl Parent {
         let mut progress = self.progress.lock();
         assert!(progress.open > 0, "a bio that has ended has no more pieces");
         progress.open += 1;
+        progress.has_begun = true;
+    }
+
+    /// Whether a piece has gone on its way before the last.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.progress.lock().has_begun
     }
 
     /// A piece has ended, or there will be no rest. Answers how the whole ended if that was the last
@@ -58,7 +74,7 @@ impl Parent {
             (Some(first), Some(this)) => Some(first.min(this)),
             (first, this) => first.or(this),
         };
-        let Progress { open, status, issued_at } = *progress;
+        let Progress { open, status, issued_at, .. } = *progress;
         (open == 0).then_some(Whole { status, issued_at })
     }
 }

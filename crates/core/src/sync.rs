@@ -11,6 +11,45 @@
 pub(crate) use imp::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, UnsafeCell, fence};
 pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
+/// A figure that one thread changes and anybody may read. Nothing is decided by it, so it is no
+/// scheduling point in any flavour.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(std::sync::atomic::AtomicU64);
+
+impl Counter {
+    pub(crate) const fn new() -> Self {
+        Counter(std::sync::atomic::AtomicU64::new(0))
+    }
+
+    /// Adds `n`. For the one thread that changes it: two at once may lose an addition.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds `n`, whichever thread does so.
+    pub(crate) fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Sets it.
+    #[inline]
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Sets it if it is `before`, and answers whether it was.
+    pub(crate) fn exchange(&self, before: u64, after: u64) -> bool {
+        self.0.compare_exchange(before, after, Relaxed, Relaxed).is_ok()
+    }
+
+    /// What it is at this moment.
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// Whether the thread is unwinding from a panic, and no more work should be begun.
 pub(crate) fn is_unwinding() -> bool {
     std::thread::panicking()

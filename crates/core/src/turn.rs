@@ -1,32 +1,26 @@
 //! A turn: what one thread does at a queue in one go, and the end of it, where every kick that is
 //! owed is given.
 
+use std::collections::vec_deque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bio::{Bio, Op, TenantId};
 use crate::budget::{BUDGET_DELAY, BudgetMode, Waiter};
-use crate::cpu::{BATCH, Cpu};
+use crate::control::Pass;
+use crate::cpu::{Cpu, Side};
 use crate::driver::{Driver, Env, Wish};
-use crate::elevator::Completion;
+use crate::hardware::Flight;
 use crate::ids::{CtxId, HctxId};
+use crate::live::Live;
 use crate::queue::Queue;
-use crate::request::{Body, Done, Grant, InFlight, Origin, Request};
-use crate::status::Status;
+use crate::request::{Done, Grant};
 use crate::sync::{SeqCst, fence, is_unwinding};
+use crate::tags::Tag;
 use crate::time::Time;
 
-/// How often a turn runs its hardware queue before it asks to be called again, so that no thread
+/// How often a turn runs its hardware queues before it asks to be called again, so that no thread
 /// works for others for ever.
 const PASSES_MAX: u32 = 8;
-
-/// Why a bio was not taken in. It comes back unharmed.
-#[derive(Debug)]
-pub enum Refused {
-    /// All requests are out. [`crate::Env::wake`] will say when to try again.
-    WouldBlock(Bio),
-    /// The device cannot do it, for this reason.
-    Invalid(Bio, Status),
-}
 
 /// One thread's turn at a queue.
 ///
@@ -34,119 +28,82 @@ pub enum Refused {
 /// The turn ends when it is dropped.
 pub struct Turn<'a, D: Driver, E: Env> {
     pub(crate) queue: &'a Queue<D, E>,
-    pub(crate) cpu: &'a mut Cpu<D>,
+    pub(crate) live: &'a Live,
+    pub(crate) cpu: &'a mut Side<D>,
     pub(crate) now: Time,
-    /// The hardware queue has to be run.
-    pub(crate) due: bool,
+    pub(crate) pass: Pass,
+    /// What the flight table says of a request that is issued in this turn.
+    pub(crate) flight_mark: u64,
     /// Something came back, or a kick came in, since the marks were last looked at.
     pub(crate) came_back: bool,
     /// Of that, budget that was taken in vain.
     pub(crate) in_vain: bool,
     /// Of that, requests that ended.
-    ended: bool,
-    /// The last run ended at a busy answer, whose restarter sees to the rest.
-    pub(crate) busy: bool,
-    /// The last try to get a tag left a mark, and we have put no tag back since: the mark is for
-    /// whoever does.
-    pub(crate) rests_on_tag: bool,
+    pub(crate) ended: bool,
+    /// Those who wait to get in are to try again.
+    pub(crate) admit_due: bool,
     /// A time that the scheduler named has come.
     pub(crate) timer_came: bool,
     /// The device has not been told of everything.
     pub(crate) uncommitted: bool,
+    /// A request was issued.
+    pub(crate) issued: bool,
 }
 
 impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
+    #[inline]
     pub(crate) fn new(queue: &'a Queue<D, E>, cpu: &'a mut Cpu<D>, now: Time) -> Self {
+        let pass = queue.control.enter(cpu.side.ctx);
+        if pass.is_stale() {
+            refresh(queue, cpu);
+        }
+        let Cpu { live, side } = cpu;
+        side.turn += 1;
+        for lane in &mut side.lanes {
+            (lane.busy, lane.rests_on_tag) = (false, false);
+        }
+        let timeout_ns = queue.timeout_ns();
+        let ends_at = Time::from_ns(now.as_ns().saturating_add(timeout_ns));
         Turn {
             queue,
-            cpu,
+            live,
             now,
-            due: false,
+            pass,
+            flight_mark: Flight::mark(ends_at, side.ctx),
+            cpu: side,
             came_back: false,
             in_vain: false,
             ended: false,
-            busy: false,
-            rests_on_tag: false,
+            admit_due: false,
             timer_came: false,
             uncommitted: false,
+            issued: false,
         }
     }
 
-    /// Takes a bio in, or says why not. Never sleeps.
-    pub fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
-        if let Err(status) = self.queue.limits.check(&bio) {
-            return Err(Refused::Invalid(bio, status));
-        }
-        let Some(body) = self.enter() else { return Err(Refused::WouldBlock(bio)) };
-        let origin = Origin {
-            ctx: self.cpu.ctx,
-            tenant: TenantId(0),
-            submitted_at: self.now,
-            entered_at: self.now,
-        };
-        let request = Request::start(body, bio, origin);
-        self.cpu.counters.submitted += 1;
-        self.due = true;
-        if request.op == Op::Flush && self.queue.elevator.is_some() {
-            // A flush has no place on the disk to be sorted by, and a scheduler has nothing to say
-            // about it.
-            self.queue.hctx(self.cpu.hctx).push_dispatch(request);
-        } else {
-            self.cpu.plug.push_back(request);
-        }
-        Ok(())
-    }
-
-    /// Asks the device what it has finished, and ends all of it: at most as many as were in flight.
-    pub fn reap(&mut self) {
-        loop {
-            let mut reaped = std::mem::take(&mut self.cpu.reaped);
-            assert!(reaped.is_empty(), "what was reaped before has been ended");
-            self.queue.driver.reap(&mut self.cpu.ring, &mut reaped);
-            let full = reaped.len() >= BATCH;
-            for (request, status) in reaped.drain(..) {
-                self.complete(request, status);
-            }
-            self.cpu.reaped = reaped;
-            if !full {
-                return;
-            }
-        }
-    }
-
-    /// Ends a request that the device has finished.
-    pub fn complete(&mut self, request: InFlight, status: Status) {
-        let InFlight(mut request) = request;
-        self.give_back(&mut request);
-        self.finish(request, status);
-    }
-
-    /// Takes back a request that the device has started and that has to be tried again. It goes
-    /// before others; one that the driver had not prepared goes through the scheduler again.
-    pub fn requeue(&mut self, request: InFlight) {
-        let InFlight(mut request) = request;
-        self.give_back(&mut request);
-        let body = request.body();
-        if body.scheduled && !body.prepared {
-            self.cpu.returned.push(request);
-        } else {
-            self.queue.hctx(self.cpu.hctx).push_dispatch_front(std::iter::once(request));
-        }
-        self.due = true;
-    }
-
-    /// The hardware queue was kicked, or the submitter woken.
+    /// The hardware queue was kicked, or there may be room for who waits to get in.
     pub fn run(&mut self) {
         self.end_lost();
-        self.due = true;
+        self.run_lanes();
+        self.admit_due = true;
         // A kick that finds nothing to do is passed on to the next who waits.
         self.came_back = true;
     }
 
     /// The time of a wish has come.
     pub fn timer(&mut self, why: Wish) {
-        self.timer_came |= why == Wish::SchedulerIdle;
+        match why {
+            Wish::SchedulerIdle => self.timer_came = true,
+            Wish::Limit => self.cpu.limit_wish = Time::ZERO,
+            Wish::Timeout => self.look_at_timeouts(),
+            Wish::DriverRetry | Wish::BudgetRerun => {}
+        }
         self.run();
+    }
+
+    /// The bios of this submitter that have ended in its turns; see [`Cpu::take_done`].
+    pub fn take_done(&mut self) -> vec_deque::Drain<'_, Done> {
+        self.cpu.done.drain(..)
     }
 
     /// The time of this turn.
@@ -154,75 +111,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.now
     }
 
-    /// Gets the memory of a request. If there is none the submitter is marked, and whoever ends a
-    /// request wakes it.
-    fn enter(&mut self) -> Option<Box<Body>> {
-        let pool = &self.queue.pool;
-        let hint = &mut self.cpu.pool_hint;
-        pool.get(hint).or_else(|| {
-            self.queue.entry.set(usize::from(self.cpu.ctx.0));
-            // Pair E1, the waiter's side: the mark is published before the pool is looked at again.
-            // The other side is the fence in `settle`.
-            fence(SeqCst);
-            pool.get(hint)
-        })
-    }
-
-    /// Puts back the tag and the budget of a request, in this order.
-    pub(crate) fn give_back(&mut self, request: &mut Request) {
-        let grant = request.body_mut().grant.take().expect("a request in flight holds its grant");
-        self.put_grant(grant);
-    }
-
-    pub(crate) fn put_grant(&mut self, grant: Grant) {
-        let Grant { hctx, token, tag } = grant;
-        self.queue.hctx(hctx).put_tag(tag);
-        if let (Some(budget), Some(token)) = (&self.queue.budget, token) {
-            budget.put(token);
-        }
-        self.came_back = true;
-        if hctx == self.cpu.hctx {
-            self.rests_on_tag = false;
-        } else {
-            // The end of the turn looks at our own hardware queue's mark; this is another's (T1).
-            fence(SeqCst);
-            if self.queue.hctx(hctx).take_restart() {
-                self.kick(hctx);
-            }
-        }
-    }
-
-    /// Ends a request that holds nothing any more: the scheduler is told, the memory goes back to
-    /// its place, and then the submitter is told.
-    pub(crate) fn finish(&mut self, mut request: Request, status: Status) {
-        let body = request.body_mut();
-        if body.scheduled {
-            body.scheduled = false;
-            self.cpu.completions.push(Completion {
-                data: body.scheduler_data,
-                op: body.bio.op,
-                class: body.bio.prio.class,
-                tenant: body.tenant,
-                nr_sectors: body.bio.nr_sectors,
-                issued_at: body.issued_at,
-            });
-        }
-        body.bio.segments.clear();
-        let ctx = body.ctx;
-        let done = Done {
-            cookie: body.bio.cookie,
-            status,
-            issued_at: body.issued_at,
-            submitted_at: body.submitted_at,
-        };
-        self.queue.pool.put(request);
-        self.came_back = true;
-        self.ended = true;
-        self.cpu.counters.completed += 1;
-        self.tell(ctx, done);
-    }
-
-    fn tell(&mut self, ctx: CtxId, done: Done) {
+    pub(crate) fn tell(&mut self, ctx: CtxId, done: Done) {
         if ctx == self.cpu.ctx {
             self.cpu.done.push_back(done);
         } else {
@@ -230,48 +119,195 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         }
     }
 
+    /// Has a hardware queue run: here if it is one of ours, else by its thread.
     pub(crate) fn kick(&mut self, hctx: HctxId) {
-        if hctx == self.cpu.hctx {
-            self.due = true;
+        if let Some(lane) = self.cpu.lane_of_hctx(hctx) {
+            self.cpu.lanes[lane].due = true;
         } else {
-            self.cpu.counters.kicks += 1;
-            self.queue.env.kick(hctx);
+            self.kick_thread(self.live.maps.thread(hctx));
+        }
+    }
+
+    pub(crate) fn kick_thread(&mut self, ctx: CtxId) {
+        self.cpu.counters.kicks += 1;
+        self.queue.env.kick(ctx);
+    }
+
+    /// Puts a driver tag and a unit of the budget back: into the purse, from which they are taken
+    /// again or given back before the turn ends.
+    #[inline]
+    pub(crate) fn put_grant(&mut self, grant: Grant) {
+        let Grant { hctx, token, tag } = grant;
+        let lane = self.cpu.lane_of_hctx(hctx);
+        let purse = match lane {
+            Some(lane) => &mut self.cpu.lanes[lane].purse,
+            None => return self.put_grant_elsewhere(hctx, token, tag),
+        };
+        if let Some(token) = token {
+            purse.tokens.add(token);
+        }
+        let tags = self.queue.hctx(hctx).tags();
+        if let Err(tag) = purse.tags.push(tag, tags) {
+            tags.put_run(&mut purse.tags);
+            self.came_back = true;
+            purse.tags.push(tag, tags).expect("a run that is empty takes any tag");
+        }
+    }
+
+    /// Puts a scheduler tag back: into the stash, as above.
+    #[inline]
+    pub(crate) fn put_sched_tag(&mut self, tag: Tag) {
+        let tags = self.live.pool.tags();
+        if let Err(tag) = self.cpu.stash.push(tag, tags) {
+            tags.put_run(&mut self.cpu.stash);
+            self.came_back = true;
+            self.cpu.stash.push(tag, tags).expect("a run that is empty takes any tag");
+        }
+    }
+
+    /// Gives back the scheduler tags at hand, and notes what each tenant's requests hold.
+    pub(crate) fn give_back_tags(&mut self) {
+        if !self.cpu.stash.is_empty() {
+            self.live.pool.tags().put_run(&mut self.cpu.stash);
+            self.came_back = true;
+        }
+        while let Some(tenant) = self.cpu.touched.pop() {
+            let side = &mut self.cpu.tenants[tenant as usize];
+            if side.more != 0 {
+                self.came_back |= side.more < 0;
+                self.queue.tenants.change_used(crate::bio::TenantId(tenant), side.more);
+            }
+            // What is known of it is no longer so.
+            side.turn = 0;
+        }
+    }
+
+    /// Gives back the driver tags and the budget at hand.
+    pub(crate) fn empty_purses(&mut self) {
+        for lane in &mut self.cpu.lanes {
+            if !lane.purse.tags.is_empty() {
+                self.queue.hctx(lane.hctx).put_tags(&mut lane.purse.tags);
+                lane.rests_on_tag = false;
+                self.came_back = true;
+            }
+            if let (Some(budget), 1..) = (&self.queue.budget, lane.purse.tokens.count()) {
+                budget.put(&mut lane.purse.tokens);
+                self.came_back = true;
+            }
+        }
+    }
+
+    fn run_lanes(&mut self) {
+        self.cpu.lanes.iter_mut().for_each(|lane| lane.due = true);
+    }
+
+    fn put_grant_elsewhere(
+        &mut self,
+        hctx: HctxId,
+        token: Option<crate::budget::Token>,
+        tag: Tag,
+    ) {
+        let hardware = self.queue.hctx(hctx);
+        hardware.tags().put(tag);
+        if let Some(token) = token {
+            self.cpu.lanes[0].purse.tokens.add(token);
+        }
+        // The end of the turn looks at our own hardware queues' marks; this is another's (T1).
+        fence(SeqCst);
+        if hardware.take_restart() {
+            self.kick_thread(self.live.maps.thread(hctx));
+        }
+    }
+
+    /// Units of the budget that came with a kick are at hand. Called when the lane is about to be
+    /// run, and not before: until then they are not to be handed on.
+    #[inline]
+    pub(crate) fn take_given(&mut self, lane: usize) {
+        if let Some(budget) = &self.queue.budget {
+            let lane = &mut self.cpu.lanes[lane];
+            lane.purse.tokens.join(budget.take_given(lane.hctx));
         }
     }
 
     /// The end of the turn.
     fn end(&mut self) {
+        if self.pass.is_quiesced() {
+            return self.end_quiesced();
+        }
         let mut passes = 0;
-        while self.is_owed() && passes < PASSES_MAX {
-            if self.due || !self.cpu.completions.is_empty() {
+        loop {
+            if self.others_wait() {
+                // Those who wait come before what this turn would take again.
+                self.hand_back();
+            }
+            if self.admit_due {
+                self.admit_due = false;
+                self.admit();
+            }
+            if self.is_due() && passes < PASSES_MAX {
                 self.dispatch();
+                passes += 1;
+                if self.is_due() {
+                    continue;
+                }
             }
-            if self.came_back {
-                self.settle();
+            self.hand_back();
+            if !(self.is_due() || self.admit_due) || passes >= PASSES_MAX {
+                break;
             }
-            passes += 1;
         }
-        if self.uncommitted {
-            self.queue.driver.commit_rqs(&mut self.cpu.ring);
+        self.commit();
+        if self.is_due() || self.admit_due || self.came_back {
+            self.queue.env.kick(self.cpu.ctx);
         }
-        if self.is_owed() {
-            self.queue.env.kick(self.cpu.hctx);
-        }
-        assert!(self.cpu.plug.is_empty(), "what was submitted has been sent or published");
+        let is_empty = self.cpu.lanes.iter().all(|lane| lane.plug.is_empty());
+        assert!(is_empty, "what was submitted has been sent or published");
         assert!(self.cpu.batch.is_empty(), "what the scheduler gave has been sent");
     }
 
-    fn is_owed(&self) -> bool {
-        self.due || self.came_back || !self.cpu.completions.is_empty()
+    /// The end of a turn in which nothing may be sent. Whoever takes the quiesce back kicks every
+    /// thread, so nothing is owed but what others wait for.
+    fn end_quiesced(&mut self) {
+        if self.admit_due {
+            self.admit_due = false;
+            self.admit();
+        }
+        self.publish_plugs();
+        (0..self.cpu.lanes.len()).for_each(|lane| self.take_given(lane));
+        self.hand_back();
+        self.commit();
+        self.cpu.lanes.iter_mut().for_each(|lane| lane.due = false);
     }
 
-    /// Ends what somebody dropped. A kick comes with it, so it is looked for in kicked turns alone.
-    fn end_lost(&mut self) {
-        for mut request in self.queue.lost.take() {
-            if request.body().grant.is_some() {
-                self.give_back(&mut request);
-            }
-            self.finish(request, Status::IoErr);
+    fn commit(&mut self) {
+        if self.uncommitted {
+            self.queue.driver.commit_rqs(&mut self.cpu.ring);
+        }
+        if self.issued && !self.cpu.timeout_wished {
+            self.wish_for_timeouts();
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        !self.cpu.completions.is_empty() || self.cpu.lanes.iter().any(|lane| lane.due)
+    }
+
+    /// Whether somebody is marked for what this turn has at hand, as far as can be seen without a
+    /// fence.
+    fn others_wait(&self) -> bool {
+        self.queue.tenants.has_waiters()
+            || self.queue.budget.as_ref().is_some_and(|budget| budget.has_waiters())
+            || self.cpu.lanes.iter().any(|lane| {
+                !lane.purse.tags.is_empty() && self.queue.hctx(lane.hctx).is_marked()
+            })
+    }
+
+    /// Gives everything at hand back, and if anything came back looks at the marks.
+    fn hand_back(&mut self) {
+        self.give_back_tags();
+        self.empty_purses();
+        if self.came_back {
+            self.settle();
         }
     }
 
@@ -281,10 +317,13 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         // Pairs T1, B1 and E1, the holder's side: tags, budget and requests are back before the
         // marks of those who wait for them are looked at.
         fence(SeqCst);
-        // Where the device was busy, or a tag is short, the mark is our own, left for the
-        // restarter.
-        if !self.busy && !self.rests_on_tag && self.queue.hctx(self.cpu.hctx).take_restart() {
-            self.due = true;
+        for lane in &mut self.cpu.lanes {
+            // Where the device was busy, or a tag is short, the mark is our own, left for the
+            // restarter.
+            let is_ours = lane.busy || lane.rests_on_tag;
+            if !is_ours && self.queue.hctx(lane.hctx).take_restart() {
+                lane.due = true;
+            }
         }
         self.hand_on_budget();
         self.wake_submitters();
@@ -295,9 +334,14 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     fn hand_on_budget(&mut self) {
         let queue = self.queue;
         let Some(budget) = &queue.budget else { return };
+        if self.pass.is_quiesced() {
+            // Nobody could use it. After the quiesce everybody is kicked.
+            return;
+        }
+        let is_busy = self.cpu.lanes.iter().any(|lane| lane.busy);
         match budget.mode() {
             // A busy device does not hand on: its restarter does.
-            BudgetMode::Handoff if self.busy => return,
+            BudgetMode::Handoff if is_busy => return,
             BudgetMode::Handoff => {}
             BudgetMode::Delayed if self.in_vain => {
                 self.rerun_all_after(BUDGET_DELAY);
@@ -305,44 +349,84 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             BudgetMode::Delayed | BudgetMode::None => {}
         }
         if budget.mode() == BudgetMode::Handoff || self.ended {
-            let own = self.cpu.hctx;
+            let own = self.cpu.lanes[0].hctx;
             budget.pass_on(own, |who| match who {
-                Waiter::Hctx(hctx) if hctx != own => self.kick(hctx),
+                Waiter::Hctx(hctx) => {
+                    self.kick(hctx);
+                    self.came_back |= self.cpu.lane_of_hctx(hctx).is_some();
+                }
                 // Any hardware queue can send what the scheduler holds; this one is at hand. As
                 // with a kick, a run that finds nothing to do is passed on.
-                Waiter::Hctx(_) | Waiter::Scheduler => (self.due, self.came_back) = (true, true),
+                Waiter::Scheduler => {
+                    self.cpu.lanes[0].due = true;
+                    self.came_back = true;
+                }
             });
         }
     }
 
     fn rerun_all_after(&self, delay: Duration) {
-        for hctx in 0..self.queue.nr_hw_queues() {
-            self.queue.env.run_at(CtxId(hctx), self.now + delay, Wish::BudgetRerun);
+        for ctx in 0..self.queue.nr_ctx() {
+            self.queue.env.run_at(CtxId(ctx), self.now + delay, Wish::BudgetRerun);
         }
     }
 
     /// Wakes one submitter for each free request.
     fn wake_submitters(&mut self) {
-        let entry = &self.queue.entry;
-        if entry.is_empty() {
+        let tenants = &self.queue.tenants;
+        if !tenants.has_waiters() || self.pass.is_frozen() {
             return;
         }
-        let tags = self.queue.pool.tags();
-        for _ in tags.used()..tags.depth() {
-            match entry.take_from(usize::from(self.cpu.ctx.0) + 1) {
-                None => return,
-                Some(ctx) if ctx == usize::from(self.cpu.ctx.0) => self.cpu.woken = true,
-                Some(ctx) => self.queue.env.wake(CtxId(ctx as u16)),
+        let tags = self.live.pool.tags();
+        let free = tags.depth() - tags.used().min(tags.depth());
+        let own = self.cpu.ctx;
+        let mut kicks = 0;
+        tenants.wake(free, self.live.nr_requests, self.cpu.turn as usize, |ctx| {
+            if ctx == own {
+                self.admit_due = true;
+            } else {
+                kicks += 1;
+                self.queue.env.kick(ctx);
             }
-        }
+        });
+        self.cpu.counters.kicks += kicks;
     }
+
+    /// Whether a freeze waits for nothing any more but this turn's end.
+    fn is_last_of_freeze(&self) -> bool {
+        self.pass.is_frozen() && self.live.pool.tags().is_idle()
+    }
+}
+
+/// Looks at the queue anew, because something of it was made anew.
+#[cold]
+fn refresh<D: Driver, E: Env>(queue: &Queue<D, E>, cpu: &mut Cpu<D>) {
+    queue.control.refreshed(cpu.side.ctx);
+    let live = queue.live();
+    let is_same = |a: &Option<Arc<_>>, b: &Option<Arc<_>>| match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    if !is_same(&live.elevator, &cpu.live.elevator) {
+        // The scheduler they were for has gone.
+        cpu.side.completions.clear();
+    }
+    if live.maps != cpu.live.maps || live.elevator.is_some() != cpu.live.elevator.is_some() {
+        cpu.side.make_lanes(&live);
+    }
+    cpu.live = live;
 }
 
 impl<D: Driver, E: Env> Drop for Turn<'_, D, E> {
     fn drop(&mut self) {
         // A panicking thread does not begin new work; its panic is what matters now.
-        if !is_unwinding() {
-            self.end();
+        if is_unwinding() {
+            return;
+        }
+        self.end();
+        let is_last = self.is_last_of_freeze();
+        if self.queue.control.leave(self.cpu.ctx) || is_last {
+            self.queue.env.settled();
         }
     }
 }

@@ -196,6 +196,11 @@ impl Scheduler for Deadline {
         "mq-deadline"
     }
 
+    fn resize(&mut self, nr_requests: u32) {
+        assert!(!self.has_work(), "a scheduler that holds requests is not resized");
+        *self = Deadline::new(self.config, nr_requests);
+    }
+
     fn insert(&mut self, mut request: Request, _now: Time) -> Run {
         let level = level_of(request.prio.class);
         let dir = dir_of(request.op);

@@ -13,6 +13,7 @@ mod sorted;
 
 pub use deadline::{Deadline, DeadlineConfig};
 
+use crate::combiner::Combiner;
 use crate::bio::{Class, Op, TenantId};
 use crate::limits::Limits;
 use crate::request::{Request, SchedulerData};
@@ -94,6 +95,9 @@ pub trait Scheduler: Send {
         None
     }
 
+    /// The queue holds so many requests from now on. It holds none at this moment.
+    fn resize(&mut self, nr_requests: u32);
+
     /// Takes in a request.
     fn insert(&mut self, request: Request, now: Time) -> Run;
 
@@ -149,6 +153,25 @@ pub(crate) struct Elevator {
     pub(crate) scheduler: Box<dyn Scheduler>,
     /// Requests dispatched and not yet completed or requeued.
     pub(crate) in_flight: u32,
+}
+
+impl Elevator {
+    /// A scheduler behind its lock.
+    pub(crate) fn locked(scheduler: Box<dyn Scheduler>) -> Combiner<Elevator> {
+        Combiner::new(Elevator { scheduler, in_flight: 0 })
+    }
+
+    /// Tells it of a request that has ended; answers whether to run.
+    pub(crate) fn complete(&mut self, done: &Completion, now: Time) -> bool {
+        self.in_flight = self.in_flight.checked_sub(1).expect("what completes was dispatched");
+        self.scheduler.complete(done, now) == Run::Yes
+    }
+
+    /// A request that it gave out goes back to it.
+    pub(crate) fn take_back(&mut self, request: &mut Request) {
+        self.in_flight = self.in_flight.checked_sub(1).expect("what is requeued was dispatched");
+        request.body_mut().scheduled = false;
+    }
 }
 
 impl std::fmt::Debug for Elevator {

@@ -5,5 +5,5 @@
 mod request_pool;
 mod sbitmap;
 
-pub(crate) use request_pool::RequestPool;
-pub(crate) use sbitmap::{Sbitmap, Tag};
+pub(crate) use request_pool::{Place, RequestPool};
+pub(crate) use sbitmap::{Sbitmap, Tag, TagRun};

@@ -6,8 +6,9 @@ use crossbeam_utils::CachePadded;
 
 use super::sbitmap::{Sbitmap, Tag};
 use crate::lost::Lost;
-use crate::request::{Body, Request};
-use crate::sync::UnsafeCell;
+use crate::request::Body;
+use crate::sync::{Counter, UnsafeCell};
+use crate::time::Time;
 
 /// All the requests that a queue can hold (`nr_requests`), made once.
 #[derive(Debug)]
@@ -15,10 +16,21 @@ pub(crate) struct RequestPool {
     tags: Sbitmap,
     /// The memory at rest. Who holds a scheduler tag owns the cell of that number, alone.
     cells: Box<[Cell]>,
+    /// Where each request is, for those who look from outside.
+    places: Box<[Counter]>,
 }
 
 /// The place of one request's memory: empty while the request is out.
 type Cell = CachePadded<UnsafeCell<Option<Box<Body>>>>;
+
+/// Where a request is, as it can be seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a list of the layer's, or in the scheduler, since then.
+    Waiting(Time),
+    /// In the hands of the driver, since then.
+    InFlight(Time),
+}
 
 // SAFETY: a cell is only touched by the holder of its tag, and a tag is out once; taking and giving
 // back the tag are an acquire and a release of the same word (M4), so the accesses are ordered.
@@ -30,32 +42,59 @@ unsafe impl Send for RequestPool {}
 impl RequestPool {
     pub(crate) fn new(nr_requests: u32, lost: &Arc<Lost>) -> Self {
         let cell = |tag| CachePadded::new(UnsafeCell::new(Some(Body::new(tag, Arc::clone(lost)))));
-        RequestPool { tags: Sbitmap::new(nr_requests), cells: (0..nr_requests).map(cell).collect() }
+        RequestPool {
+            tags: Sbitmap::new(nr_requests),
+            cells: (0..nr_requests).map(cell).collect(),
+            places: (0..nr_requests).map(|_| Counter::default()).collect(),
+        }
     }
 
-    /// The memory of a request that is free, or nothing if all are out. As with [`Sbitmap::get`], a
-    /// failure rests on plain loads.
-    pub(crate) fn get(&self, hint: &mut u32) -> Option<Box<Body>> {
-        let tag = self.tags.get(hint)?;
+    /// The memory that a tag stands for. The tag is in it from now on.
+    #[inline]
+    pub(crate) fn body(&self, tag: Tag) -> Box<Body> {
         let cell = &self.cells[tag.into_index() as usize];
-        // SAFETY: the tag was free and is ours now, so the cell is too.
+        // SAFETY: the caller gave us the tag, so it is out and the cell is ours.
         let body = cell.with_mut(|body| unsafe { (*body).take() });
-        Some(body.expect("the memory of a free tag is in its cell"))
+        body.expect("the memory of a free tag is in its cell")
     }
 
-    /// Takes back a request that has ended.
-    pub(crate) fn put(&self, request: Request) {
-        let body = request.into_body();
+    /// Puts the memory of a request that has ended to rest, and answers the tag it stands for, to
+    /// be given back.
+    #[inline]
+    pub(crate) fn rest(&self, body: Box<Body>) -> Tag {
         assert!(body.grant.is_none(), "a request ended that still holds its grant");
         let tag = body.sched_tag;
+        self.places[tag as usize].set(0);
         // SAFETY: the request bears the tag, so it is out, and its holder, which alone may touch
         // the cell, is the caller.
         self.cells[tag as usize].with_mut(|cell| unsafe { *cell = Some(body) });
-        self.tags.put(Tag::from_index(tag));
+        Tag::from_index(tag)
     }
 
-    /// The tags, for counting.
+    /// The tags.
+    #[inline]
     pub(crate) fn tags(&self) -> &Sbitmap {
         &self.tags
+    }
+
+    /// Notes where a request is.
+    #[inline]
+    pub(crate) fn note(&self, sched_tag: u32, place: Place) {
+        let Some(noted) = self.places.get(sched_tag as usize) else { return };
+        noted.set(match place {
+            Place::Waiting(since) => (since.as_ns() << 1) + 2,
+            Place::InFlight(since) => (since.as_ns() << 1) + 3,
+        });
+    }
+
+    /// Where the requests that are out are, with their scheduler tags.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u32, Place)> {
+        self.places.iter().enumerate().filter_map(|(tag, noted)| {
+            let noted = noted.get().checked_sub(2)?;
+            let since = Time::from_ns(noted >> 1);
+            let place =
+                if noted & 1 == 0 { Place::Waiting(since) } else { Place::InFlight(since) };
+            Some((tag as u32, place))
+        })
     }
 }

@@ -25,6 +25,62 @@ impl Tag {
     }
 }
 
+/// Several numbers of one word of a [`Sbitmap`], taken or given back with one read-modify-write. It
+/// owes them back: it must not be dropped while it holds any.
+#[derive(Debug, Default)]
+#[must_use = "the numbers in here are owed back"]
+pub(crate) struct TagRun {
+    /// The number that the lowest bit stands for.
+    first: u32,
+    mask: u64,
+}
+
+impl TagRun {
+    /// Whether nothing is in it.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mask == 0
+    }
+
+    /// How many numbers are in it.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.mask.count_ones()
+    }
+
+    /// Takes the lowest out.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Tag> {
+        if self.mask == 0 {
+            return None;
+        }
+        let bit = self.mask.trailing_zeros();
+        self.mask &= self.mask - 1;
+        Some(Tag(self.first + bit))
+    }
+
+    /// Adds a number of `set`, if it is of the same word as the others.
+    #[inline]
+    pub(crate) fn push(&mut self, tag: Tag, set: &Sbitmap) -> Result<(), Tag> {
+        let in_word = (1 << set.shift) - 1;
+        let first = tag.0 & !in_word;
+        if self.mask != 0 && first != self.first {
+            return Err(tag);
+        }
+        let bit = 1 << (tag.0 & in_word);
+        assert!(self.mask & bit == 0, "a tag was given back twice");
+        self.first = first;
+        self.mask |= bit;
+        Ok(())
+    }
+}
+
+impl Drop for TagRun {
+    fn drop(&mut self) {
+        debug_assert!(self.mask == 0 || crate::sync::is_unwinding(), "tags are lost");
+    }
+}
+
 /// A set of free numbers below `depth`.
 #[derive(Debug)]
 pub(crate) struct Sbitmap {
@@ -62,6 +118,51 @@ impl Sbitmap {
         None
     }
 
+    /// Takes up to `max` free numbers of one word, looking first where `hint` says. As with
+    /// [`Sbitmap::get`], a failure rests on plain loads.
+    #[inline]
+    pub(crate) fn get_run(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
+        let nr_words = self.words.len();
+        let mut index = if (*hint as usize) < nr_words { *hint as usize } else { 0 };
+        for _ in 0..nr_words {
+            let mask = self.get_many_in_word(index, max);
+            if mask != 0 {
+                *hint = index as u32;
+                return Some(TagRun { first: (index as u32) << self.shift, mask });
+            }
+            index = if index + 1 == nr_words { 0 } else { index + 1 };
+        }
+        None
+    }
+
+    /// Takes a free number for somebody who is to have no more than about `depth` of all: of each
+    /// word only a part can be taken this way.
+    pub(crate) fn get_shallow(&self, hint: &mut u32, depth: u32) -> Option<Tag> {
+        let nr_words = self.words.len() as u32;
+        let in_word = depth.div_ceil(nr_words).clamp(1, 1 << self.shift);
+        let mut index = if *hint < nr_words { *hint } else { 0 };
+        for _ in 0..nr_words {
+            let part = u64::MAX >> (64 - in_word);
+            if let Some(bit) = self.get_in_part(index as usize, part) {
+                *hint = index;
+                return Some(Tag(index << self.shift | bit));
+            }
+            index = if index + 1 == nr_words { 0 } else { index + 1 };
+        }
+        None
+    }
+
+    /// Gives back what is in a run, as [`Sbitmap::put`].
+    #[inline]
+    pub(crate) fn put_run(&self, run: &mut TagRun) {
+        if run.mask == 0 {
+            return;
+        }
+        let mask = std::mem::take(&mut run.mask);
+        let before = self.words[(run.first >> self.shift) as usize].fetch_and(!mask, Release);
+        assert!(before & mask == mask, "a tag was given back twice");
+    }
+
     /// Gives a number back. Everything the caller did with what the number stands for happens
     /// before the next owner gets it (M4: release here, acquire in [`Sbitmap::get`]).
     pub(crate) fn put(&self, tag: Tag) {
@@ -88,8 +189,12 @@ impl Sbitmap {
     }
 
     fn get_in_word(&self, index: usize) -> Option<u32> {
+        self.get_in_part(index, u64::MAX)
+    }
+
+    fn get_in_part(&self, index: usize, part: u64) -> Option<u32> {
         let word = &self.words[index];
-        let all = self.mask_of(index);
+        let all = self.mask_of(index) & part;
         let mut taken = word.load(Relaxed);
         loop {
             let free = !taken & all;
@@ -104,12 +209,42 @@ impl Sbitmap {
         }
     }
 
+    fn get_many_in_word(&self, index: usize, max: u32) -> u64 {
+        let word = &self.words[index];
+        let all = self.mask_of(index);
+        let mut taken = word.load(Relaxed);
+        loop {
+            let free = !taken & all;
+            if free == 0 {
+                return 0;
+            }
+            let wanted = lowest_bits(free, max);
+            taken = word.fetch_or(wanted, Acquire);
+            let got = wanted & !taken;
+            if got != 0 {
+                return got;
+            }
+        }
+    }
+
     /// The bits of a word that stand for numbers; the last word may have fewer than the others.
     fn mask_of(&self, index: usize) -> u64 {
         let first = (index as u32) << self.shift;
         let count = (self.depth - first).min(1 << self.shift);
         u64::MAX >> (64 - count)
     }
+}
+
+/// The `max` lowest of some bits.
+fn lowest_bits(bits: u64, max: u32) -> u64 {
+    if bits.count_ones() <= max {
+        return bits;
+    }
+    let mut rest = bits;
+    for _ in 0..max {
+        rest &= rest - 1;
+    }
+    bits & !rest
 }
 
 #[cfg(test)]

@@ -119,13 +119,16 @@ fn a_busy_device_does_not_hand_on_its_restarter_does() {
     world.submit(0, &[Order::read(1)]);
     world.submit(1, &[Order::read(11)]);
     world.device().script.push_back(Answer::Busy(Busy::RetryAfter(MS)));
-    let rq = world.device().take_back(0);
-    world.turn(0, |turn| turn.requeue(rq));
-    assert_eq!(world.held().budget, 0);
-    assert_eq!(world.asked().nr_kicks, 0, "the device has just said that it takes nothing");
-    world.fire_timer();
+    // The unit goes to who waits for it, and the other waits in turn.
     world.finish_at(1);
+    world.submit(0, &[Order::read(2)]);
+    assert_eq!((world.held().budget, world.asked().nr_kicks), (1, 1));
     world.quiesce();
-    assert_eq!(world.issued(), [1, 1, 11]);
+    assert_eq!(world.held().budget, 0);
+    assert_eq!(world.asked().nr_kicks, 1, "the device has just said that it takes nothing");
+    world.fire_timer();
+    world.finish_at(11);
+    world.quiesce();
+    assert_eq!(world.issued(), [1, 11, 2]);
     world.rest();
 }

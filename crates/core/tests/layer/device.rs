@@ -95,6 +95,8 @@ pub(crate) struct State {
     pub(crate) commits: Vec<usize>,
     /// The times that busy answers named.
     pub(crate) promised: Vec<(CtxId, Time)>,
+    /// A flush may fail as other requests may.
+    pub(crate) flush_fails: bool,
     pub(crate) most_out: usize,
     pub(crate) most_out_of_hctx: usize,
     /// The queue, to be kicked from within an answer.
@@ -117,6 +119,8 @@ pub(crate) fn limits(capacity_sectors: u64) -> Limits {
         max_discard_sectors: 64,
         max_write_zeroes_sectors: 64,
         read_only: false,
+        write_cache: true,
+        fua: true,
         ..Limits::default()
     }
 }
@@ -142,6 +146,7 @@ impl Device {
             issues: Vec::new(),
             commits: Vec::new(),
             promised: Vec::new(),
+            flush_fails: false,
             most_out: 0,
             most_out_of_hctx: 0,
             queue: Weak::new(),
@@ -176,6 +181,9 @@ impl Driver for Device {
             queue.upgrade().expect("the queue that asks is there").kick(hctx);
         }
         let mut state = self.state();
+        // After a flush that failed nothing would be written any more; `flush.rs` is about that.
+        let fails = matches!(answer, Answer::Fail(_) | Answer::Drop);
+        let answer = if fails && rq.op() == Op::Flush { Answer::Take } else { answer };
         match answer {
             Answer::Take => state.take(ring, rq),
             Answer::Busy(busy) => {
@@ -257,6 +265,10 @@ impl State {
     }
 
     fn note_end(&mut self, rq: &InFlight, status: Status) {
+        if rq.op() == Op::Flush {
+            // One flush may stand for many, so it cannot be held against them one by one.
+            return;
+        }
         self.ended.entry((rq.op(), rq.sector())).or_default().push(status);
     }
 
@@ -275,6 +287,7 @@ impl State {
 
     /// Ends a request; it is to be reaped on the ring it came by.
     pub(crate) fn finish(&mut self, index: usize, status: Status) {
+        let status = self.status_of(index, status);
         let Flying { ring, rq } = self.in_flight.remove(index);
         self.end(&rq, status);
         self.finished[ring].push_back((rq, status));
@@ -292,6 +305,15 @@ impl State {
         let Flying { rq, .. } = self.in_flight.remove(index);
         self.tags.remove(&(rq.hctx(), rq.tag()));
         rq
+    }
+
+    fn is_flush(&self, index: usize) -> bool {
+        self.in_flight[index].rq.op() == Op::Flush
+    }
+
+    /// The status with which a request may be ended that is to end with `status`.
+    pub(crate) fn status_of(&self, index: usize, status: Status) -> Status {
+        if self.is_flush(index) && !self.flush_fails { Status::Ok } else { status }
     }
 
     /// Forgets a request, which is a defect.

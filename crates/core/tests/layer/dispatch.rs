@@ -124,7 +124,7 @@ fn a_kick_that_finds_nothing_to_do_is_passed_on() {
     world.submit(1, &reads(&[11]));
     world.finish_at(21);
     // The kick is for hardware queue 0. Before it is served, its other thread sends the request.
-    assert!(world.asked().kicks.contains(&blkmq_core::HctxId(0)));
+    assert!(world.asked().kicks.contains(&blkmq_core::CtxId(0)));
     world.turn(3, |turn| turn.run());
     world.device().script.clear();
     world.finish_at(1);

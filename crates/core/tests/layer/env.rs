@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use blkmq_core::{CtxId, Done, HctxId, Time, Wish};
+use blkmq_core::{CtxId, Done, Time, Wish};
 
 /// Writes down what the layer asks for; the test's loop serves it.
 #[derive(Default)]
@@ -14,14 +14,14 @@ pub(crate) struct Env {
 /// What was asked for and not yet served, and what was ever asked for.
 #[derive(Default)]
 pub(crate) struct Asked {
-    pub(crate) kicks: BTreeSet<HctxId>,
+    pub(crate) kicks: BTreeSet<CtxId>,
     /// Of several wishes of a thread for the same reason, the earliest.
     pub(crate) wishes: Vec<(CtxId, Wish, Time)>,
+    /// Submitters that were told that there is room again.
     pub(crate) wakes: BTreeSet<CtxId>,
     pub(crate) delivered: VecDeque<(CtxId, Done)>,
     pub(crate) all_wishes: Vec<(CtxId, Time, Wish)>,
     pub(crate) nr_kicks: u64,
-    pub(crate) nr_wakes: u64,
 }
 
 impl Env {
@@ -44,9 +44,9 @@ impl Asked {
 }
 
 impl blkmq_core::Env for Env {
-    fn kick(&self, hctx: HctxId) {
+    fn kick(&self, ctx: CtxId) {
         let mut asked = self.asked();
-        asked.kicks.insert(hctx);
+        asked.kicks.insert(ctx);
         asked.nr_kicks += 1;
     }
 
@@ -57,12 +57,6 @@ impl blkmq_core::Env for Env {
             Some((.., earliest)) => *earliest = at.min(*earliest),
             None => asked.wishes.push((ctx, why, at)),
         }
-    }
-
-    fn wake(&self, ctx: CtxId) {
-        let mut asked = self.asked();
-        asked.wakes.insert(ctx);
-        asked.nr_wakes += 1;
     }
 
     fn deliver(&self, ctx: CtxId, done: Done) {

@@ -57,6 +57,8 @@ impl Scheduler for Fifo {
         "fifo"
     }
 
+    fn resize(&mut self, _nr_requests: u32) {}
+
     fn insert(&mut self, mut request: Request, now: Time) -> Run {
         assert_ne!(request.op, Op::Flush, "a flush is none of a scheduler's business");
         assert!(request.submitted_at() <= now);

@@ -80,7 +80,8 @@ impl Placed {
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
         Bio {
             op,
-            flags: Flags::empty(),
+            // What the device is asked for is held against the orders one by one.
+            flags: Flags::NOMERGE,
             prio: Priority { class, level: 4 },
             volume: VolumeId(tenant),
             sector,

@@ -10,8 +10,8 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use blkmq_core::{
-    BudgetMode, Config, Cpu, CtxId, Done, HctxId, Held, InFlight, Limits, Queue, Refused,
-    SECTOR_SIZE_BYTES, Scheduler, Status, Time, Turn,
+    BudgetMode, Config, Cpu, CtxId, Done, Held, InFlight, Limits, Maps, Queue, Refused,
+    SECTOR_SIZE_BYTES, Scheduler, Status, TenantId, Time, Turn,
 };
 
 use crate::device::{self, Device, Ring, State};
@@ -26,6 +26,9 @@ pub(crate) const CAPACITY_SECTORS: u64 = 4096;
 /// working without getting anywhere.
 const TURNS_WITHOUT_EVENT_MAX: u32 = 1000;
 
+/// How many volumes there are, all of one tenant.
+const VOLUMES: u32 = 8;
+
 /// How a world is made.
 pub(crate) struct Setup {
     pub(crate) nr_ctx: u16,
@@ -37,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) scheduler: Option<Box<dyn Scheduler>>,
     pub(crate) limits: Limits,
     pub(crate) seed: u64,
+    pub(crate) entry_max: u32,
 }
 
 impl Default for Setup {
@@ -51,6 +55,7 @@ impl Default for Setup {
             scheduler: None,
             limits: device::limits(CAPACITY_SECTORS),
             seed: 1,
+            entry_max: 0,
         }
     }
 }
@@ -66,7 +71,7 @@ pub(crate) struct Bounds {
 /// Something that waits to be served.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Kick(HctxId),
+    Kick(CtxId),
     Wake(usize),
     DeviceKick,
     Reap(usize),
@@ -107,12 +112,16 @@ impl World {
         let device = Device::new(setup.limits, nr_ctx);
         let config = Config {
             nr_ctx: setup.nr_ctx,
-            nr_hw_queues: setup.nr_hctx,
+            maps: Maps::of(setup.nr_hctx),
             nr_requests: setup.nr_requests,
             nr_tags: setup.nr_tags,
             budget: setup.budget,
             budget_mode: setup.mode,
             scheduler: setup.scheduler,
+            entry_max: setup.entry_max,
+            timeout: None,
+            volumes: (0..VOLUMES).map(|_| TenantId(0)).collect(),
+            ..Config::default()
         };
         let queue = Arc::new(Queue::new(device, Arc::clone(&env), config));
         queue.driver().state().queue = Arc::downgrade(&queue);
@@ -297,6 +306,7 @@ impl World {
     /// Ends a request, in a turn of any submitter's.
     pub(crate) fn complete_anywhere(&mut self, status: Status) {
         if let Some((index, ctx)) = self.draw() {
+            let status = self.device().status_of(index, status);
             let rq = self.device().finish_apart(index, status);
             self.turn(ctx, |turn| turn.complete(rq, status));
         }
@@ -313,7 +323,10 @@ impl World {
     /// Drops a request in flight.
     pub(crate) fn lose_one(&mut self) -> Option<InFlight> {
         let (index, _) = self.draw()?;
-        Some(self.device().lose(index))
+        if !self.device().status_of(index, Status::IoErr).is_ok() {
+            return Some(self.device().lose(index));
+        }
+        None
     }
 
     fn draw(&mut self) -> Option<(usize, usize)> {
@@ -345,11 +358,9 @@ impl World {
             return false;
         }
         match waiting[self.rng.below(waiting.len())] {
-            Event::Kick(hctx) => {
-                self.asked().kicks.remove(&hctx);
-                if let Some(ctx) = self.thread_of(hctx) {
-                    self.turn(ctx, |turn| turn.run());
-                }
+            Event::Kick(ctx) => {
+                self.asked().kicks.remove(&ctx);
+                self.turn(usize::from(ctx.0), |turn| turn.run());
             }
             Event::Wake(ctx) => {
                 self.asked().wakes.remove(&CtxId(ctx as u16));
@@ -369,7 +380,7 @@ impl World {
 
     fn waiting_events(&self) -> Vec<Event> {
         let asked = self.asked();
-        let kicks = asked.kicks.iter().map(|hctx| Event::Kick(*hctx));
+        let kicks = asked.kicks.iter().map(|ctx| Event::Kick(*ctx));
         let wakes = asked.wakes.iter().map(|ctx| Event::Wake(usize::from(ctx.0)));
         let mut events: Vec<Event> = kicks.chain(wakes).collect();
         drop(asked);
@@ -378,15 +389,6 @@ impl World {
         let reaps = (0..self.cpus.len()).filter(|ctx| device.has_finished(*ctx));
         events.extend(reaps.map(Event::Reap));
         events
-    }
-
-    /// One of the threads that serve a hardware queue; none if there are more hardware queues than
-    /// submitters.
-    fn thread_of(&mut self, hctx: HctxId) -> Option<usize> {
-        let of = |cpu: &Cpu<Device>| cpu.hctx() == hctx;
-        let nr = self.cpus.iter().filter(|cpu| of(cpu)).count();
-        let nth = if nr == 0 { return None } else { self.rng.below(nr) };
-        (0..self.cpus.len()).filter(|ctx| of(&self.cpus[*ctx])).nth(nth)
     }
 
     /// Serves all there is, without time passing and without the device ending anything.

@@ -1,0 +1,199 @@
+//! How requests end: what they held goes back, and whoever is owed an answer gets it.
+
+use crate::cpu::BATCH;
+use crate::driver::{Driver, Env};
+use crate::elevator::Completion;
+use crate::flush::FlushStep;
+use crate::bio::Flags;
+use crate::request::{Answer, InFlight, Request};
+use crate::stats::Ended;
+use crate::status::Status;
+use crate::tags::Place;
+use crate::turn::Turn;
+
+impl<D: Driver, E: Env> Turn<'_, D, E> {
+    /// Asks the device what it has finished, and ends all of it: at most as many as were in flight.
+    pub fn reap(&mut self) {
+        loop {
+            let mut reaped = std::mem::take(&mut self.cpu.reaped);
+            assert!(reaped.is_empty(), "what was reaped before has been ended");
+            self.queue.driver.reap(&mut self.cpu.ring, &mut reaped);
+            let full = reaped.len() >= BATCH;
+            for (request, status) in reaped.drain(..) {
+                self.complete(request, status);
+            }
+            self.cpu.reaped = reaped;
+            if !full {
+                return;
+            }
+        }
+    }
+
+    /// Ends a request that the device has finished.
+    #[inline]
+    pub fn complete(&mut self, request: InFlight, status: Status) {
+        let InFlight(mut request) = request;
+        self.give_back(&mut request);
+        let body = request.body();
+        if body.flush != FlushStep::None {
+            self.flush_step_ended(request, status);
+        } else if !status.is_ok() && !body.followers.is_empty() && !body.abandoned {
+            self.retry_each(request);
+        } else {
+            self.finish(request, status);
+        }
+    }
+
+    /// Takes back a request that the device has started and that has to be tried again. It goes
+    /// before others; one that the driver had not prepared goes through the scheduler again.
+    pub fn requeue(&mut self, request: InFlight) {
+        let InFlight(mut request) = request;
+        self.give_back(&mut request);
+        self.requeue_landed(request);
+    }
+
+    /// Puts back the tag and the budget of a request that has come back from the device.
+    #[inline]
+    pub(crate) fn give_back(&mut self, request: &mut Request) {
+        let body = request.body_mut();
+        let grant = body.grant.take().expect("a request in flight holds its grant");
+        let is_polled = body.bio.flags.contains(Flags::POLLED);
+        self.queue.hctx(grant.hctx).land(grant.tag.index());
+        if is_polled {
+            self.cpu.polled = self.cpu.polled.saturating_sub(1);
+        }
+        self.put_grant(grant);
+    }
+
+    /// Ends a request that holds nothing any more: the scheduler is told, and then each bio ends.
+    #[inline]
+    pub(crate) fn finish(&mut self, mut request: Request, status: Status) {
+        self.leave_scheduler(&mut request);
+        let body = request.body_mut();
+        if body.abandoned {
+            self.queue.abandoned.add_shared(u64::MAX);
+        }
+        if !body.gathered.is_empty() {
+            return self.finish_merged(request, status);
+        }
+        self.finish_bio(request, status);
+    }
+
+    /// The scheduler will be told that a request it gave out has ended.
+    #[inline]
+    pub(crate) fn leave_scheduler(&mut self, request: &mut Request) {
+        let body = request.body_mut();
+        if !std::mem::take(&mut body.scheduled) {
+            return;
+        }
+        self.cpu.completions.push(Completion {
+            data: body.scheduler_data,
+            op: body.bio.op,
+            class: body.bio.prio.class,
+            tenant: body.tenant,
+            nr_sectors: body.bio.nr_sectors,
+            issued_at: body.issued_at,
+        });
+    }
+
+    /// Ends what somebody dropped. A kick comes with it, so it is looked for in kicked turns alone.
+    pub(crate) fn end_lost(&mut self) {
+        for mut request in self.queue.lost.take() {
+            if request.body().grant.is_some() {
+                self.give_back(&mut request);
+            }
+            if request.body().flush == FlushStep::None {
+                self.finish(request, Status::IoErr);
+            } else {
+                self.flush_step_ended(request, Status::IoErr);
+            }
+        }
+    }
+
+    /// Ends one bio for its submitter and in the accounts.
+    #[inline]
+    pub(crate) fn end_bio(&mut self, answer: Answer, status: Status) {
+        let Answer { ctx, op, volume, nr_sectors, cookie, submitted_at, issued_at, parent } = answer;
+        let ended = Ended {
+            volume,
+            op,
+            nr_sectors,
+            is_ok: status.is_ok(),
+            submitted_at,
+            issued_at,
+            now: self.now,
+        };
+        self.queue.stats.end(self.cpu.ctx, &ended);
+        self.cpu.counters.completed += 1;
+        let done = match parent {
+            None => crate::request::Done { cookie, status, issued_at, submitted_at },
+            Some(parent) => {
+                let Some(whole) = parent.end_piece(status, Some(issued_at)) else { return };
+                whole.done(parent.cookie, submitted_at)
+            }
+        };
+        self.tell(ctx, done);
+    }
+
+    /// The memory goes back to its place, and then the submitter is told, unless it was before.
+    #[inline]
+    fn finish_bio(&mut self, mut request: Request, status: Status) {
+        let body = request.body_mut();
+        let (is_answered, tenant) = (body.abandoned, body.tenant);
+        let answer = Answer::of(body);
+        self.touch(tenant);
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        side.room += 1;
+        side.more -= 1;
+        let tag = self.live.pool.rest(request.into_body());
+        self.put_sched_tag(tag);
+        self.ended = true;
+        if !is_answered {
+            self.end_bio(answer, status);
+        }
+    }
+
+    #[cold]
+    fn finish_merged(&mut self, mut request: Request, status: Status) {
+        let body = request.body_mut();
+        body.gathered.clear();
+        let (is_answered, issued_at) = (body.abandoned, body.issued_at);
+        let mut followers = std::mem::take(&mut body.followers);
+        for mut follower in followers.drain(..) {
+            let body = follower.body_mut();
+            body.abandoned = is_answered;
+            body.issued_at = issued_at;
+            self.finish_bio(follower, status);
+        }
+        // The list keeps its memory.
+        request.body_mut().followers = followers;
+        self.finish_bio(request, status);
+    }
+
+    /// A merged request has failed: each of its bios is tried for itself, so that each gets the
+    /// answer that is its own.
+    #[cold]
+    fn retry_each(&mut self, mut request: Request) {
+        self.leave_scheduler(&mut request);
+        let lane = self.lane_for(&request);
+        let followers: Vec<Request> = request.unmerge().collect();
+        for single in std::iter::once(request).chain(followers) {
+            self.live.pool.note(single.sched_tag(), Place::Waiting(self.now));
+            self.cpu.lanes[lane].plug.push_back(single);
+        }
+        self.cpu.lanes[lane].due = true;
+    }
+
+    fn requeue_landed(&mut self, request: Request) {
+        self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+        let lane = self.lane_for(&request);
+        let body = request.body();
+        if body.scheduled && !body.prepared {
+            self.cpu.returned.push(request);
+        } else {
+            let hctx = self.queue.hctx(self.cpu.lanes[lane].hctx);
+            hctx.push_dispatch_front(std::iter::once(request));
+        }
+        self.cpu.lanes[lane].due = true;
+    }
+}

@@ -1,0 +1,389 @@
+//! How a bio gets in: limits, its tenant's share, a scheduler tag, and then the plug.
+
+use std::sync::Arc;
+
+use crate::admission::Entry;
+use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId};
+use crate::cpu::BATCH;
+use crate::driver::{Driver, Env, Wish};
+use crate::limits::Fit;
+use crate::live::HctxType;
+use crate::request::{Body, Origin, Request};
+use crate::split::{self, Parent};
+use crate::stats::Hold;
+use crate::status::Status;
+use crate::sync::{SeqCst, fence};
+use crate::tags::Place;
+use crate::time::Time;
+use crate::turn::Turn;
+
+/// Why a bio was not taken in. It comes back unharmed.
+#[derive(Debug)]
+pub enum Refused {
+    /// As many wait already as may. [`crate::Cpu::take_woken`] will say when to try again, after a
+    /// turn that the thread is kicked to.
+    WouldBlock(Bio),
+    /// It cannot be done, for this reason.
+    Invalid(Bio, Status),
+}
+
+impl<D: Driver, E: Env> Turn<'_, D, E> {
+    /// Takes a bio in, or says why not. Never sleeps.
+    #[inline]
+    pub fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
+        let fit = match self.live.limits.check(&bio) {
+            Ok(fit) => fit,
+            Err(status) => return Err(Refused::Invalid(bio, status)),
+        };
+        let Some(tenant) = self.queue.tenants.owner(bio.volume) else {
+            return Err(Refused::Invalid(bio, Status::Inval));
+        };
+        if bio.op.is_write() && self.queue.flush.has_failed() {
+            return Err(Refused::Invalid(bio, Status::ReadOnly));
+        }
+        self.touch(tenant);
+        let side = &self.cpu.tenants[tenant.0 as usize];
+        let is_open = fit == Fit::Whole
+            && side.room > 0
+            && !self.pass.is_frozen()
+            && !self.cpu.entries.is_behind(tenant, bio.op)
+            && (self.live.async_depth.is_none() || is_waited_for(&bio))
+            && (!side.is_limited || self.passes_limits(tenant, &bio));
+        if is_open && let Some(body) = self.take_body() {
+            let now = self.now;
+            self.begin(body, bio, tenant, now, None);
+            return Ok(());
+        }
+        self.submit_slowly(bio, fit, tenant, is_open)
+    }
+
+    /// Lets in those that wait and may come in now, a queue of a tenant's after the other.
+    pub(crate) fn admit(&mut self) {
+        for _ in 0..self.cpu.entries.nr_waiting() {
+            let Some((index, tenant, mut queue)) = self.cpu.entries.begin_turn() else { break };
+            while let Some(mut entry) = queue.pop_front() {
+                if !self.let_in(tenant, &mut entry) {
+                    queue.push_front(entry);
+                    break;
+                }
+            }
+            self.cpu.entries.end_turn(index, queue);
+        }
+        if !self.cpu.refused.is_empty() {
+            self.look_for_room();
+        }
+    }
+
+    /// Notes what is known of a tenant in this turn, at its first request.
+    #[inline]
+    pub(crate) fn touch(&mut self, tenant: TenantId) {
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        if side.turn == self.cpu.turn {
+            return;
+        }
+        side.turn = self.cpu.turn;
+        side.more = 0;
+        side.room = self.queue.tenants.room(tenant, self.live.nr_requests);
+        side.is_limited = self.queue.tenants.is_limited(tenant);
+        self.cpu.touched.push(tenant.0);
+    }
+
+    /// Makes a request of a bio that has all it takes.
+    #[inline]
+    pub(crate) fn begin(
+        &mut self,
+        body: Box<Body>,
+        bio: Bio,
+        tenant: TenantId,
+        submitted_at: Time,
+        parent: Option<Arc<Parent>>,
+    ) {
+        let now = self.now;
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        side.room -= 1;
+        side.more += 1;
+        let is_plain = !bio.flags.intersects(Flags::FUA.union(Flags::PREFLUSH))
+            && matches!(bio.op, Op::Read | Op::Write | Op::Discard | Op::WriteZeroes);
+        let kind = kind_of(&bio);
+        let volume = bio.volume;
+        let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at, entered_at: now };
+        let mut request = Request::start(body, bio, origin);
+        if parent.is_some() {
+            request.body_mut().parent = parent;
+        }
+        self.live.pool.note(request.sched_tag(), Place::Waiting(now));
+        self.queue.stats.start(self.cpu.ctx, volume, now);
+        self.cpu.counters.submitted += 1;
+        if is_plain {
+            self.plug(self.cpu.lane_of(kind), request);
+        } else {
+            self.begin_special(request);
+        }
+    }
+
+    /// Adds a request to the plug of a lane, merged with the one before it if they lie side by side.
+    #[inline]
+    pub(crate) fn plug(&mut self, lane: usize, request: Request) {
+        let lane = &mut self.cpu.lanes[lane];
+        lane.due = true;
+        if let Some(last) = lane.plug.back_mut()
+            && let Some(side) = last.merge_side(&request, &self.live.limits)
+        {
+            self.queue.stats.merged(self.cpu.ctx, request.volume, request.op);
+            self.cpu.counters.merged += 1;
+            last.merge(request, side);
+            return;
+        }
+        lane.plug.push_back(request);
+    }
+
+    /// The memory of a request, if a tag is free. Leaves no mark.
+    #[inline]
+    fn take_body(&mut self) -> Option<Box<Body>> {
+        let pool = &self.live.pool;
+        let tag = match self.cpu.stash.pop() {
+            Some(tag) => tag,
+            None => {
+                self.cpu.stash = pool.tags().get_run(&mut self.cpu.pool_hint, BATCH as u32)?;
+                self.cpu.stash.pop()?
+            }
+        };
+        Some(pool.body(tag))
+    }
+
+    #[inline]
+    fn passes_limits(&self, tenant: TenantId, bio: &Bio) -> bool {
+        self.queue.tenants.pass(tenant, bio.op, bytes_of(bio), self.now).is_ok()
+    }
+
+    #[cold]
+    fn submit_slowly(
+        &mut self,
+        bio: Bio,
+        fit: Fit,
+        tenant: TenantId,
+        charged: bool,
+    ) -> Result<(), Refused> {
+        let (now, op) = (self.now, bio.op);
+        let is_behind = self.cpu.entries.is_behind(tenant, op);
+        if bio.flags.contains(Flags::NOWAIT) {
+            return self.submit_nowait(bio, tenant, fit == Fit::Cut || is_behind || charged);
+        }
+        let parent = (fit == Fit::Cut).then(|| Parent::new(bio.cookie));
+        let mut entry = Entry { bio, submitted_at: now, since: now, charged, parent };
+        if !is_behind && self.let_in(tenant, &mut entry) {
+            return Ok(());
+        }
+        // What has been charged, or has begun, cannot be sent away any more.
+        let has_begun = entry.parent.as_ref().is_some_and(|parent| parent.has_begun());
+        let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
+        let must_stay = has_begun || (is_limited && entry.charged);
+        if !must_stay && !self.cpu.entries.has_room(tenant, op) {
+            if !self.cpu.refused.contains(&tenant) {
+                self.cpu.refused.push(tenant);
+            }
+            return Err(Refused::WouldBlock(entry.bio));
+        }
+        self.cpu.entries.push(tenant, entry);
+        Ok(())
+    }
+
+    /// Lets a bio in at once, or not at all. `must_wait` says that the latter is certain: what has
+    /// to be cut could stop half-way.
+    fn submit_nowait(
+        &mut self,
+        bio: Bio,
+        tenant: TenantId,
+        must_wait: bool,
+    ) -> Result<(), Refused> {
+        if must_wait || self.pass.is_frozen() {
+            return Err(Refused::Invalid(bio, Status::Again));
+        }
+        let Some(body) = self.try_enter(tenant, &bio) else {
+            return Err(Refused::Invalid(bio, Status::Again));
+        };
+        // Charged last, so that a bio that is sent away has cost nothing.
+        if !self.passes_limits(tenant, &bio) {
+            self.unenter(body);
+            return Err(Refused::Invalid(bio, Status::Again));
+        }
+        let now = self.now;
+        self.begin(body, bio, tenant, now, None);
+        Ok(())
+    }
+
+    /// Lets a bio in, all of it; or as much of it as can come in, and whoever or whatever holds the
+    /// rest will have this thread take a turn.
+    fn let_in(&mut self, tenant: TenantId, entry: &mut Entry) -> bool {
+        self.touch(tenant);
+        if !entry.charged && !self.charge(tenant, entry) {
+            return false;
+        }
+        loop {
+            let Some(body) = self.enter(tenant, &entry.bio) else { return false };
+            self.note_hold(entry, Hold::Admission);
+            let Some((piece, is_last)) = self.next_piece(entry) else {
+                self.unenter(body);
+                return true;
+            };
+            let parent = entry.parent.clone();
+            self.begin(body, piece, tenant, entry.submitted_at, parent);
+            if is_last {
+                return true;
+            }
+        }
+    }
+
+    /// The next piece of a bio, and whether it is all that is left. Nothing if no piece can be cut
+    /// that the device would take: then the bio ends in an error.
+    fn next_piece(&mut self, entry: &mut Entry) -> Option<(Bio, bool)> {
+        let bio = &mut entry.bio;
+        let Some(parent) = &entry.parent else { return Some((take_whole(bio), true)) };
+        let limits = &self.live.limits;
+        let sectors = limits.first_piece(bio);
+        if sectors == Some(bio.nr_sectors) {
+            return Some((take_whole(bio), true));
+        }
+        if let Some(piece) = sectors.and_then(|_| split::cut(bio, limits)) {
+            parent.add_piece();
+            return Some((piece, false));
+        }
+        let ended = parent.end_piece(Status::Inval, None);
+        if let Some(whole) = ended {
+            self.tell(self.cpu.ctx, whole.done(parent.cookie, entry.submitted_at));
+        }
+        None
+    }
+
+    /// Holds a bio to its limits: it passes, or a turn is wished for when it will.
+    fn charge(&mut self, tenant: TenantId, entry: &mut Entry) -> bool {
+        let bio = &entry.bio;
+        match self.queue.tenants.pass(tenant, bio.op, bytes_of(bio), self.now) {
+            Ok(()) => {
+                entry.charged = true;
+                self.note_hold(entry, Hold::Limit);
+                true
+            }
+            Err(at) => {
+                let wish = self.cpu.limit_wish;
+                if wish == Time::ZERO || at < wish || wish <= self.now {
+                    self.cpu.limit_wish = at;
+                    self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
+                }
+                false
+            }
+        }
+    }
+
+    /// The memory of a request of this tenant's; or the submitter is marked, and whoever makes room
+    /// has it take a turn.
+    fn enter(&mut self, tenant: TenantId, bio: &Bio) -> Option<Box<Body>> {
+        if self.pass.is_frozen() {
+            // Whoever takes the freeze back kicks every thread.
+            return None;
+        }
+        if let Some(body) = self.try_enter(tenant, bio) {
+            return Some(body);
+        }
+        // What this turn has given back counts for whoever looks, and that is us.
+        self.give_back_tags();
+        self.queue.tenants.mark(tenant, self.cpu.ctx);
+        // Pair E1, the waiter's side: the mark is published before room and tags are looked at
+        // again. The other side is the fence in `settle`.
+        fence(SeqCst);
+        self.touch(tenant);
+        self.try_enter(tenant, bio)
+    }
+
+    /// Tells the submitter if one of the tenants of which a bio was refused has room now. The others
+    /// stay marked.
+    fn look_for_room(&mut self) {
+        let mut refused = std::mem::take(&mut self.cpu.refused);
+        refused.retain(|tenant| {
+            let has_room = self.cpu.entries.has_room(*tenant, Op::Read)
+                && self.cpu.entries.has_room(*tenant, Op::Write);
+            let has_room = has_room || self.could_enter(*tenant);
+            self.cpu.woken |= has_room;
+            !has_room
+        });
+        self.cpu.refused = refused;
+    }
+
+    /// Whether a bio of this tenant's could get in; if not, the submitter is marked.
+    fn could_enter(&mut self, tenant: TenantId) -> bool {
+        if self.pass.is_frozen() {
+            return false;
+        }
+        let could = |turn: &mut Self| {
+            turn.touch(tenant);
+            let tags = turn.live.pool.tags();
+            let is_free = !turn.cpu.stash.is_empty() || tags.used() < tags.depth();
+            is_free && turn.cpu.tenants[tenant.0 as usize].room > 0
+        };
+        if could(self) {
+            return true;
+        }
+        self.give_back_tags();
+        self.queue.tenants.mark(tenant, self.cpu.ctx);
+        // Pair E1, the waiter's side, as in `enter`.
+        fence(SeqCst);
+        could(self)
+    }
+
+    fn try_enter(&mut self, tenant: TenantId, bio: &Bio) -> Option<Box<Body>> {
+        if self.cpu.tenants[tenant.0 as usize].room <= 0 {
+            return None;
+        }
+        match self.live.async_depth {
+            Some(depth) if !is_waited_for(bio) => {
+                let pool = &self.live.pool;
+                let tag = pool.tags().get_shallow(&mut self.cpu.pool_hint, depth)?;
+                Some(pool.body(tag))
+            }
+            _ => self.take_body(),
+        }
+    }
+
+    /// Gives back the memory that a bio turned out not to need.
+    fn unenter(&mut self, body: Box<Body>) {
+        let tag = self.live.pool.rest(body);
+        self.put_sched_tag(tag);
+    }
+
+    /// The wait for one reason has ended, and that for the next begins.
+    fn note_hold(&mut self, entry: &mut Entry, why: Hold) {
+        let waited_ns = self.now.since(entry.since).as_nanos() as u64;
+        self.queue.stats.held(self.cpu.ctx, entry.bio.volume, why, waited_ns);
+        entry.since = self.now;
+    }
+}
+
+/// Takes a bio, and leaves one with the same place and length but no memory.
+fn take_whole(bio: &mut Bio) -> Bio {
+    let bare = bio.clone_bare();
+    std::mem::replace(bio, bare)
+}
+
+/// Which hardware queues a bio goes by.
+#[inline]
+pub(crate) fn kind_of(bio: &Bio) -> HctxType {
+    if bio.flags.contains(Flags::POLLED) {
+        HctxType::Poll
+    } else if bio.op == Op::Read {
+        HctxType::Read
+    } else {
+        HctxType::Default
+    }
+}
+
+#[inline]
+fn is_waited_for(bio: &Bio) -> bool {
+    let waited_for = Flags::SYNC.union(Flags::FUA).union(Flags::PREFLUSH);
+    !bio.op.is_write() || bio.flags.intersects(waited_for)
+}
+
+/// What a bio costs where bytes are limited.
+#[inline]
+fn bytes_of(bio: &Bio) -> u64 {
+    if bio.op.has_data() { u64::from(bio.nr_sectors) << SECTOR_SHIFT } else { 0 }
+}
