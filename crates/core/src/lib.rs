@@ -47,5 +47,8 @@ pub use limits::Limits;
 pub use queue::{Config, Held, Queue};
 pub use request::{Done, InFlight, Request, SchedulerData};
 pub use status::Status;
+pub use tags::{
+    DriverTags, Sbitmap, Tag, TagKick, TagKind, TagRun, TagSet, TagSetFull, TagUser, TagWaits,
+};
 pub use time::Time;
 pub use turn::{Refused, Turn};
