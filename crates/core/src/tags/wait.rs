@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn who_cannot_use_a_tag_is_passed_over() {
         let queue = WaitQueue::new(40);
-        [3, 35, 39].map(|seat| queue.wait(seat));
+        [3, 35, 39].into_iter().for_each(|seat| queue.wait(seat));
         let mut woken = Vec::new();
         queue.wake(9, 1, |seat| seat == 35, |seat| woken.push(seat));
         assert_eq!(woken, [35]);

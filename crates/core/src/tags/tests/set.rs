@@ -152,7 +152,7 @@ fn all_are_served_though_batches_are_larger_than_what_comes_back() {
     // One tag comes back, and no other ever does.
     let one = held.pop();
     let mut kicked = put(&users[0], one);
-    let mut served = vec![0; 9];
+    let mut served = [0; 9];
     while let Some(user) = kicked.pop() {
         let user_now = &users[user as usize];
         if let Some(tag) = user_now.get_or_wait(H, TagKind::Normal, &mut 0) {
