@@ -103,10 +103,10 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "tags-one",
-        about: "Two queues share one tag: one puts it back while the other comes for it",
+        about: "Two queues share two tags: one puts one back while the other comes for it",
         row: Some("B6"),
         bug: None,
-        loom: Some(Plan::clean(tags_by_loom::one, &[4])),
+        loom: Some(Plan::clean(tags_by_loom::one, &[5])),
         shuttle: Some(Plan::clean(tags_by_shuttle::one, &[4])),
     },
     Scenario {

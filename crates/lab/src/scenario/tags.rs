@@ -49,7 +49,8 @@ struct Wants {
     has: Vec<Tag>,
 }
 
-/// One tag. A has it and puts it back, while B comes for it.
+/// Two tags. A has them and puts one back, while B comes for it. A stays active, as becoming idle
+/// has a fence of its own, which could stand in for the one that this is about.
 pub(crate) fn one(_: &Params) {
     one_for_one(TagWaits::Handoff);
 }
@@ -125,8 +126,8 @@ pub(crate) fn shares(_: &Params) {
 }
 
 fn one_for_one(waits: TagWaits) {
-    let world = World::new(1, &[(0, true), (1, false)], waits);
-    world.take(A, 1);
+    let world = World::new(2, &[(0, true), (1, false)], waits);
+    world.take(A, 2);
     let a = spawn_putter(&world, "A", A, 1);
     go_on_as("B");
     world.come(B);
