@@ -171,9 +171,11 @@ impl Sbitmap {
         choose: impl Fn(usize, u64) -> u64,
     ) -> Option<(usize, u64)> {
         let nr_words = self.words.len();
-        let first = *hint as usize % nr_words;
-        // The word of the hint is asked again, as its bits may have come back meanwhile.
-        for index in (first..nr_words).chain(0..first) {
+        let hinted = *hint as usize;
+        // The word of the hint has been asked, if there is such a word.
+        let asked = usize::from(hinted < nr_words);
+        for step in asked..nr_words {
+            let index = (hinted % nr_words + step) % nr_words;
             if let Some(bits) = self.take_in_word(index, &choose) {
                 *hint = index as u32;
                 return Some((index, bits));

@@ -1,9 +1,9 @@
 //! Tags shared by several queues: who waits for one, who puts one back, and who is kicked.
 //!
 //! A client is a queue that wants so many tags, and keeps each of them or puts it back at once. It
-//! takes a turn at the beginning and one for each kick. Whoever fails to get a tag waits, and whoever
-//! puts one back looks who waits (pair T2). If either looks too early, or a kicked client that takes
-//! nothing tells nobody, a client waits for ever while a tag is free.
+//! takes a turn at the beginning and one for each kick. Whoever fails to get a tag waits, and
+//! whoever puts one back looks who waits (pair T2). If either looks too early, or a kicked client
+//! that takes nothing tells nobody, a client waits for ever while a tag is free.
 //!
 //! The scenario's first thread plays a client itself, which spares the explorers a thread.
 
