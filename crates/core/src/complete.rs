@@ -1,10 +1,10 @@
 //! How requests end: what they held goes back, and whoever is owed an answer gets it.
 
+use crate::bio::Flags;
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env};
 use crate::elevator::Completion;
 use crate::flush::FlushStep;
-use crate::bio::Flags;
 use crate::request::{Answer, InFlight, Request};
 use crate::stats::Ended;
 use crate::status::Status;
@@ -113,7 +113,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Ends one bio for its submitter and in the accounts.
     #[inline]
     pub(crate) fn end_bio(&mut self, answer: Answer, status: Status) {
-        let Answer { ctx, op, volume, nr_sectors, cookie, submitted_at, issued_at, parent } = answer;
+        let Answer { ctx, op, volume, nr_sectors, cookie, submitted_at, issued_at, parent } =
+            answer;
         let ended = Ended {
             volume,
             op,

@@ -145,7 +145,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let mut next = Some(ctx);
         while let Some(ctx) = next {
             let after = ctx + 1;
-            self.cpu.lanes[lane].cursor = if after == self.queue.software.len() { 0 } else { after };
+            self.cpu.lanes[lane].cursor =
+                if after == self.queue.software.len() { 0 } else { after };
             let taken = self.queue.software[ctx].with(lane, |published| {
                 let request = published.requests.pop_front();
                 let was_last = published.is_empty() && map.clear(ctx);

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::bitmap::Bitmap;
-use crate::request::Request;
 use crate::ids::CtxId;
+use crate::request::Request;
 use crate::sync::{
     AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Relaxed, Release, SeqCst, fence,
 };
@@ -100,7 +100,7 @@ impl HardwareQueue {
     }
 
     /// Puts driver tags back. The caller owes a full fence and [`HardwareQueue::take_restart`].
-    pub(crate) fn put_tags(&self, tags: &mut TagRun) {
+    pub(crate) fn put_tags(&self, tags: TagRun) {
         self.tags.put_run(tags);
     }
 

@@ -66,5 +66,8 @@ pub use queue::{Config, Held, Queue};
 pub use request::{Abandoned, Done, InFlight, Request, SchedulerData};
 pub use stats::{Figures, Hold, Kind, KindFigures, Times};
 pub use status::Status;
+pub use tags::{
+    DriverTags, Sbitmap, Tag, TagKick, TagKind, TagRun, TagSet, TagSetFull, TagUser, TagWaits,
+};
 pub use time::Time;
 pub use turn::Turn;

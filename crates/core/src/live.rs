@@ -63,9 +63,7 @@ impl Maps {
     pub(crate) fn hctx(&self, ctx: CtxId, kind: HctxType) -> HctxId {
         match kind {
             HctxType::Read if self.read > 0 => HctxId(self.default + ctx.0 % self.read),
-            HctxType::Poll if self.poll > 0 => {
-                HctxId(self.default + self.read + ctx.0 % self.poll)
-            }
+            HctxType::Poll if self.poll > 0 => HctxId(self.default + self.read + ctx.0 % self.poll),
             HctxType::Default | HctxType::Read | HctxType::Poll => HctxId(ctx.0 % self.default),
         }
     }

@@ -123,8 +123,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
         let software = |_| CachePadded::new(SoftwareQueue::new(nr_requests));
         let hardware =
             |_| CachePadded::new(HardwareQueue::new(config.nr_tags, nr_requests, nr_ctx));
-        let async_depth =
-            config.scheduler.as_ref().and_then(|s| s.async_depth(config.nr_requests));
+        let async_depth = config.scheduler.as_ref().and_then(|s| s.async_depth(config.nr_requests));
         let scheduler_name = config.scheduler.as_ref().map_or("none", |s| s.name());
         let live = Live {
             scheduler_name,
@@ -249,7 +248,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
     /// Changes how long a request may be in flight before its driver is asked about it; `None` for
     /// ever. Holds for what is issued from now on.
     pub fn set_timeout(&self, timeout: Option<Duration>) {
-        let ns = timeout.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let ns =
+            timeout.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         self.timeout_ns.store(ns, Relaxed);
     }
 

@@ -68,8 +68,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// a request may go now that could not before.
     fn feed(&mut self, elevator: &mut Elevator) -> bool {
         let now = self.now;
-        let mut run = std::mem::take(&mut self.timer_came)
-            && elevator.scheduler.timer(now) == Run::Yes;
+        let mut run =
+            std::mem::take(&mut self.timer_came) && elevator.scheduler.timer(now) == Run::Yes;
         for done in self.cpu.completions.drain(..) {
             run |= elevator.complete(&done, now);
         }
@@ -185,4 +185,3 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
     }
 }
-

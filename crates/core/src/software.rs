@@ -36,9 +36,7 @@ impl SoftwareQueue {
             completions: Vec::with_capacity(nr_requests),
             timer_came: false,
         };
-        SoftwareQueue {
-            published: [Mutex::new(published), Mutex::default(), Mutex::default()],
-        }
+        SoftwareQueue { published: [Mutex::new(published), Mutex::default(), Mutex::default()] }
     }
 
     /// Works on the list of the submitter's lane number `lane` under its lock.

@@ -148,7 +148,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         }
         let tags = self.queue.hctx(hctx).tags();
         if let Err(tag) = purse.tags.push(tag, tags) {
-            tags.put_run(&mut purse.tags);
+            tags.put_run(std::mem::take(&mut purse.tags));
             self.came_back = true;
             purse.tags.push(tag, tags).expect("a run that is empty takes any tag");
         }
@@ -159,7 +159,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     pub(crate) fn put_sched_tag(&mut self, tag: Tag) {
         let tags = self.live.pool.tags();
         if let Err(tag) = self.cpu.stash.push(tag, tags) {
-            tags.put_run(&mut self.cpu.stash);
+            tags.put_run(std::mem::take(&mut self.cpu.stash));
             self.came_back = true;
             self.cpu.stash.push(tag, tags).expect("a run that is empty takes any tag");
         }
@@ -168,7 +168,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     /// Gives back the scheduler tags at hand, and notes what each tenant's requests hold.
     pub(crate) fn give_back_tags(&mut self) {
         if !self.cpu.stash.is_empty() {
-            self.live.pool.tags().put_run(&mut self.cpu.stash);
+            self.live.pool.tags().put_run(std::mem::take(&mut self.cpu.stash));
             self.came_back = true;
         }
         while let Some(tenant) = self.cpu.touched.pop() {
@@ -186,7 +186,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     pub(crate) fn empty_purses(&mut self) {
         for lane in &mut self.cpu.lanes {
             if !lane.purse.tags.is_empty() {
-                self.queue.hctx(lane.hctx).put_tags(&mut lane.purse.tags);
+                self.queue.hctx(lane.hctx).put_tags(std::mem::take(&mut lane.purse.tags));
                 lane.rests_on_tag = false;
                 self.came_back = true;
             }
@@ -201,12 +201,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.cpu.lanes.iter_mut().for_each(|lane| lane.due = true);
     }
 
-    fn put_grant_elsewhere(
-        &mut self,
-        hctx: HctxId,
-        token: Option<crate::budget::Token>,
-        tag: Tag,
-    ) {
+    fn put_grant_elsewhere(&mut self, hctx: HctxId, token: Option<crate::budget::Token>, tag: Tag) {
         let hardware = self.queue.hctx(hctx);
         hardware.tags().put(tag);
         if let Some(token) = token {
@@ -297,9 +292,11 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     fn others_wait(&self) -> bool {
         self.queue.tenants.has_waiters()
             || self.queue.budget.as_ref().is_some_and(|budget| budget.has_waiters())
-            || self.cpu.lanes.iter().any(|lane| {
-                !lane.purse.tags.is_empty() && self.queue.hctx(lane.hctx).is_marked()
-            })
+            || self
+                .cpu
+                .lanes
+                .iter()
+                .any(|lane| !lane.purse.tags.is_empty() && self.queue.hctx(lane.hctx).is_marked())
     }
 
     /// Gives everything at hand back, and if anything came back looks at the marks.

@@ -102,7 +102,6 @@ impl Entries {
         }
         self.queues[index as usize] = queue;
     }
-
 }
 
 fn index(tenant: TenantId, op: Op) -> usize {

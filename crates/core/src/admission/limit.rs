@@ -78,14 +78,7 @@ impl Rates {
     }
 
     fn each(&self) -> [Option<Rate>; 6] {
-        [
-            self.iops,
-            self.read_iops,
-            self.write_iops,
-            self.bps,
-            self.read_bps,
-            self.write_bps,
-        ]
+        [self.iops, self.read_iops, self.write_iops, self.bps, self.read_bps, self.write_bps]
     }
 }
 

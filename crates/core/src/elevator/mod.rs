@@ -13,8 +13,8 @@ mod sorted;
 
 pub use deadline::{Deadline, DeadlineConfig};
 
-use crate::combiner::Combiner;
 use crate::bio::{Class, Op, TenantId};
+use crate::combiner::Combiner;
 use crate::limits::Limits;
 use crate::request::{Request, SchedulerData};
 use crate::time::Time;

@@ -2,8 +2,21 @@
 //! flight; scheduler tags bound what a queue holds in all, and each is the place of one request's
 //! memory.
 
+mod driver_tags;
 mod request_pool;
+mod run;
 mod sbitmap;
+mod set;
+mod shares;
+mod user;
+mod wait;
 
+#[cfg(test)]
+mod tests;
+
+pub use driver_tags::{DriverTags, TagKind};
 pub(crate) use request_pool::{Place, RequestPool};
-pub(crate) use sbitmap::{Sbitmap, Tag, TagRun};
+pub use run::TagRun;
+pub use sbitmap::{Sbitmap, Tag};
+pub use set::{TagKick, TagSet, TagSetFull, TagWaits};
+pub use user::TagUser;

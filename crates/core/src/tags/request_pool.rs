@@ -92,8 +92,7 @@ impl RequestPool {
         self.places.iter().enumerate().filter_map(|(tag, noted)| {
             let noted = noted.get().checked_sub(2)?;
             let since = Time::from_ns(noted >> 1);
-            let place =
-                if noted & 1 == 0 { Place::Waiting(since) } else { Place::InFlight(since) };
+            let place = if noted & 1 == 0 { Place::Waiting(since) } else { Place::InFlight(since) };
             Some((tag as u32, place))
         })
     }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use blkmq_core::{
     Bio, BudgetMode, Config, Cpu, CtxId, Deadline, DeadlineConfig, Done, Driver, Env, Flags,
-    HctxId, InFlight, Inbox, Limits, Maps, Op, Priority, Queue, QueueRq, Refused, Restarter, Scheduler,
-    Segments, Status, Time, Turn, VolumeId, WakeUp, Wish,
+    HctxId, InFlight, Inbox, Limits, Maps, Op, Priority, Queue, QueueRq, Refused, Restarter,
+    Scheduler, Segments, Status, Time, Turn, VolumeId, WakeUp, Wish,
 };
 
 const NR_THREADS: u16 = 4;
