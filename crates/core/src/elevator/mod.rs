@@ -119,6 +119,12 @@ pub trait Scheduler: Send {
 
     /// Its attributes with their values, by their sysfs names.
     fn attributes(&self) -> Vec<(&'static str, String)>;
+
+    /// What it holds and what it is about, for whoever looks into it: names as in Linux's debugfs,
+    /// and values in words or numbers. Nobody decides anything by these.
+    fn debug(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Why an attribute was not set.
