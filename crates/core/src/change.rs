@@ -115,6 +115,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
     /// Works on the scheduler, if there is one and no thread holds it at the moment: `None` says
     /// that it has to be tried again.
     pub fn with_scheduler<R>(&self, work: impl FnOnce(&mut dyn Scheduler) -> R) -> Option<R> {
+        let _one_at_a_time = self.admin.lock();
         let live = self.live();
         let elevator = live.elevator.as_ref()?;
         let mut holder = elevator.try_enter()?;
@@ -146,6 +147,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
     }
 
     fn apply(&self, change: Change) {
+        let _one_at_a_time = self.admin.lock();
         match change {
             Change::Scheduler(scheduler) => self.switch(scheduler),
             Change::NrRequests(nr_requests) => self.resize(nr_requests),
@@ -161,14 +163,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
     }
 
     fn switch(&self, scheduler: Option<Box<dyn Scheduler>>) {
-        for software in &self.software {
-            // What the old scheduler would have been told. Every turn that knew of anything has
-            // published it before its last request counted as ended.
-            software.with(0, |published| {
-                published.completions.clear();
-                published.timer_came = false;
-            });
-        }
+        self.forget_the_scheduler();
         let async_depth = scheduler.as_ref().and_then(|s| s.async_depth(self.nr_requests()));
         let scheduler_name = scheduler.as_ref().map_or("none", |s| s.name());
         let elevator = scheduler.map(|scheduler| Arc::new(Elevator::locked(scheduler)));
@@ -177,18 +172,30 @@ impl<D: Driver, E: Env> Queue<D, E> {
 
     fn resize(&self, nr_requests: u32) {
         assert!(nr_requests > 0, "a queue holds a request");
-        let async_depth = self.live().elevator.as_ref().and_then(|elevator| {
-            // Nobody is in the scheduler of a queue that is frozen and quiesced.
-            let mut holder = elevator.try_enter()?;
-            let depth = holder.with(|elevator| {
-                elevator.scheduler.resize(nr_requests);
-                elevator.scheduler.async_depth(nr_requests)
-            });
+        let resized = self.live().elevator.as_ref().map(|elevator| {
+            let holder = elevator.try_enter();
+            let mut holder = holder.expect("nobody works on the scheduler of a quiesced queue");
+            let resized = holder.with(|elevator| elevator.scheduler.resized(nr_requests));
             holder.hand_over();
-            depth
+            resized
         });
         let pool = Arc::new(RequestPool::new(nr_requests, &self.lost));
-        self.renew(|live| Live { pool, nr_requests, async_depth, ..live });
+        self.renew(|live| Live { pool, nr_requests, ..live });
+        // What the scheduler keeps is by the numbers of requests, so it is made anew as well.
+        if let Some(resized) = resized {
+            self.switch(Some(resized));
+        }
+    }
+
+    /// Forgets what the scheduler would have been told. Every turn that knew of anything has
+    /// published it before its last request counted as ended.
+    fn forget_the_scheduler(&self) {
+        for software in &self.software {
+            software.with(0, |published| {
+                published.completions.clear();
+                published.timer_came = false;
+            });
+        }
     }
 
     /// Exchanges what can be made anew; every thread sees it from its next turn on.

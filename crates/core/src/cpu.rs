@@ -51,8 +51,9 @@ pub(crate) struct Side<D: Driver> {
     pub(crate) touched: Vec<u32>,
     /// The number of this turn.
     pub(crate) turn: u64,
-    /// Tenants of which a bio was refused, and for which there has been no room since.
-    pub(crate) refused: Vec<TenantId>,
+    /// Tenants of which a bio was refused, and whether somebody waits for it, for which there has
+    /// been no room since.
+    pub(crate) refused: Vec<(TenantId, bool)>,
     pub(crate) woken: bool,
     /// The wish that is out for a turn when a limit lets the next bio pass; zero if none is.
     pub(crate) limit_wish: Time,
@@ -151,7 +152,7 @@ impl<D: Driver> Cpu<D> {
             tenants: vec![TenantSide::default(); nr_tenants].into_boxed_slice(),
             touched: Vec::with_capacity(nr_tenants),
             turn: 0,
-            refused: Vec::with_capacity(nr_tenants),
+            refused: Vec::with_capacity(2 * nr_tenants),
             woken: false,
             limit_wish: Time::ZERO,
             timeout_wished: false,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::admission::Entry;
+use crate::admission::{Entry, Wanted};
 use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId};
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, Wish};
@@ -179,8 +179,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
         let must_stay = has_begun || (is_limited && entry.charged);
         if !must_stay && !self.cpu.entries.has_room(tenant, op) {
-            if !self.cpu.refused.contains(&tenant) {
-                self.cpu.refused.push(tenant);
+            let refused = (tenant, is_waited_for(&entry.bio));
+            if !self.cpu.refused.contains(&refused) {
+                self.cpu.refused.push(refused);
             }
             return Err(Refused::WouldBlock(entry.bio));
         }
@@ -287,7 +288,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
         // What this turn has given back counts for whoever looks, and that is us.
         self.give_back_tags();
-        self.queue.tenants.mark(tenant, self.cpu.ctx);
+        self.queue.tenants.mark(tenant, self.cpu.ctx, self.wanted(is_waited_for(bio)));
         // Pair E1, the waiter's side: the mark is published before room and tags are looked at
         // again. The other side is the fence in `settle`.
         fence(SeqCst);
@@ -299,10 +300,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// stay marked.
     fn look_for_room(&mut self) {
         let mut refused = std::mem::take(&mut self.cpu.refused);
-        refused.retain(|tenant| {
+        refused.retain(|(tenant, is_waited_for)| {
             let has_room = self.cpu.entries.has_room(*tenant, Op::Read)
                 && self.cpu.entries.has_room(*tenant, Op::Write);
-            let has_room = has_room || self.could_enter(*tenant);
+            let has_room = has_room || self.could_enter(*tenant, *is_waited_for);
             self.cpu.woken |= has_room;
             !has_room
         });
@@ -310,24 +311,37 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Whether a bio of this tenant's could get in; if not, the submitter is marked.
-    fn could_enter(&mut self, tenant: TenantId) -> bool {
+    fn could_enter(&mut self, tenant: TenantId, is_waited_for: bool) -> bool {
         if self.pass.is_frozen() {
             return false;
         }
-        let could = |turn: &mut Self| {
-            turn.touch(tenant);
-            let tags = turn.live.pool.tags();
-            let is_free = !turn.cpu.stash.is_empty() || tags.used() < tags.depth();
-            is_free && turn.cpu.tenants[tenant.0 as usize].room > 0
-        };
-        if could(self) {
+        self.touch(tenant);
+        if self.could_enter_now(tenant, is_waited_for) {
             return true;
         }
         self.give_back_tags();
-        self.queue.tenants.mark(tenant, self.cpu.ctx);
+        self.queue.tenants.mark(tenant, self.cpu.ctx, self.wanted(is_waited_for));
         // Pair E1, the waiter's side, as in `enter`.
         fence(SeqCst);
-        could(self)
+        self.touch(tenant);
+        self.could_enter_now(tenant, is_waited_for)
+    }
+
+    fn could_enter_now(&self, tenant: TenantId, is_waited_for: bool) -> bool {
+        if self.cpu.tenants[tenant.0 as usize].room <= 0 {
+            return false;
+        }
+        let tags = self.live.pool.tags();
+        match (self.wanted(is_waited_for), self.live.async_depth) {
+            (Wanted::Async, Some(depth)) => tags.has_free_shallow(depth),
+            _ => !self.cpu.stash.is_empty() || tags.used() < tags.depth(),
+        }
+    }
+
+    /// What kind of tag a bio needs.
+    fn wanted(&self, is_waited_for: bool) -> Wanted {
+        let is_held_down = self.live.async_depth.is_some() && !is_waited_for;
+        if is_held_down { Wanted::Async } else { Wanted::Any }
     }
 
     fn try_enter(&mut self, tenant: TenantId, bio: &Bio) -> Option<Box<Body>> {

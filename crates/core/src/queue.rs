@@ -89,6 +89,8 @@ pub struct Queue<D: Driver, E: Env> {
     pub(crate) env: Arc<E>,
     pub(crate) control: Control,
     pub(crate) live: Mutex<Arc<Live>>,
+    /// Held by who changes the queue or its scheduler from outside of a turn.
+    pub(crate) admin: Mutex<()>,
     pub(crate) software: Box<[CachePadded<SoftwareQueue>]>,
     pub(crate) hardware: Box<[CachePadded<HardwareQueue>]>,
     pub(crate) tenants: Tenants,
@@ -139,6 +141,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
             env,
             control: Control::new(nr_ctx),
             live: Mutex::new(Arc::new(live)),
+            admin: Mutex::new(()),
             software: (0..nr_ctx).map(software).collect(),
             hardware: (0..nr_hctx).map(hardware).collect(),
             tenants: Tenants::new(&config.tenants, &config.groups, &config.volumes, nr_ctx),

@@ -5,6 +5,7 @@ use std::collections::vec_deque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::Wanted;
 use crate::budget::{BUDGET_DELAY, BudgetMode, Waiter};
 use crate::control::Pass;
 use crate::cpu::{Cpu, Side};
@@ -377,15 +378,22 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         let tags = self.live.pool.tags();
         let free = tags.depth() - tags.used().min(tags.depth());
         let own = self.cpu.ctx;
-        let mut kicks = 0;
-        tenants.wake(free, self.live.nr_requests, self.cpu.turn as usize, |ctx| {
+        let (mut kicks, mut is_own) = (0, false);
+        let (nr_requests, from) = (self.live.nr_requests, self.cpu.turn as usize);
+        let mut wake = |ctx| {
             if ctx == own {
-                self.admit_due = true;
+                is_own = true;
             } else {
                 kicks += 1;
                 self.queue.env.kick(ctx);
             }
-        });
+        };
+        tenants.wake(Wanted::Any, free, nr_requests, from, &mut wake);
+        let depth = self.live.async_depth;
+        if depth.is_none_or(|depth| tags.has_free_shallow(depth)) {
+            tenants.wake(Wanted::Async, free, nr_requests, from, &mut wake);
+        }
+        self.admit_due |= is_own;
         self.cpu.counters.kicks += kicks;
     }
 

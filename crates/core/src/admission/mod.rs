@@ -7,5 +7,5 @@ mod tenants;
 
 pub(crate) use entry::{Entries, Entry};
 pub use limit::{Rate, Rates};
-pub(crate) use tenants::Tenants;
 pub use tenants::{GroupId, TenantConfig};
+pub(crate) use tenants::{Tenants, Wanted};

@@ -48,8 +48,17 @@ pub(crate) struct Tenants {
     owners: Box<[TenantId]>,
     /// The weights of all that are active.
     active_weight: CachePadded<AtomicU32>,
-    /// Which tenants have somebody waiting for a tag.
-    waiting: CachePadded<Bitmap>,
+    /// Which tenants have somebody waiting for a tag, by [`Wanted`].
+    waiting: [CachePadded<Bitmap>; 2],
+}
+
+/// What kind of tag somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Any.
+    Any,
+    /// One of those that requests may have for which nobody waits.
+    Async,
 }
 
 #[derive(Debug)]
@@ -61,8 +70,8 @@ struct Tenant {
     used: AtomicU32,
     /// The weight with which it counts among the active ones; zero while it is not.
     counted: AtomicU32,
-    /// Which submitters wait for a tag on its behalf.
-    waiting: Bitmap,
+    /// Which submitters wait for a tag on its behalf, by [`Wanted`].
+    waiting: [Bitmap; 2],
 }
 
 impl Tenants {
@@ -86,7 +95,7 @@ impl Tenants {
                 group: config.group,
                 used: AtomicU32::new(0),
                 counted: AtomicU32::new(0),
-                waiting: Bitmap::new(nr_ctx),
+                waiting: [Bitmap::new(nr_ctx), Bitmap::new(nr_ctx)],
             })
         };
         Tenants {
@@ -94,7 +103,7 @@ impl Tenants {
             groups: groups.iter().map(Limiter::new).collect(),
             owners: owners.into(),
             active_weight: CachePadded::new(AtomicU32::new(0)),
-            waiting: CachePadded::new(Bitmap::new(tenants.len())),
+            waiting: [0, 1].map(|_| CachePadded::new(Bitmap::new(tenants.len()))),
         }
     }
 
@@ -174,15 +183,15 @@ impl Tenants {
 
     /// Marks that `ctx` waits for a tag on a tenant's behalf. A full fence and another look follow
     /// (pair E1, the waiter's side).
-    pub(crate) fn mark(&self, id: TenantId, ctx: CtxId) {
-        self.tenant(id).waiting.set(usize::from(ctx.0));
-        self.waiting.set(id.0 as usize);
+    pub(crate) fn mark(&self, id: TenantId, ctx: CtxId, wanted: Wanted) {
+        self.tenant(id).waiting[wanted as usize].set(usize::from(ctx.0));
+        self.waiting[wanted as usize].set(id.0 as usize);
     }
 
     /// Whether anybody waits, as far as can be seen without a fence.
     #[inline]
     pub(crate) fn has_waiters(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting[0].is_empty() || !self.waiting[1].is_empty()
     }
 
     /// Takes marks of those who wait and have room, at most `free` of them, and answers each to
@@ -190,30 +199,36 @@ impl Tenants {
     /// the holder's side).
     pub(crate) fn wake(
         &self,
+        wanted: Wanted,
         mut free: u32,
         nr_requests: u32,
         from: usize,
         mut wake: impl FnMut(CtxId),
     ) {
+        let all = &self.waiting[wanted as usize];
+        if all.is_empty() {
+            return;
+        }
         for nth in 0..self.tenants.len() {
             let index = (from + nth) % self.tenants.len();
             let id = TenantId(index as u32);
             if free == 0 {
                 return;
             }
-            if !self.waiting.contains(index) || self.room(id, nr_requests) <= 0 {
+            if !all.contains(index) || self.room(id, nr_requests) <= 0 {
                 continue;
             }
             let mut room = free.min(self.room(id, nr_requests).max(0).cast_unsigned());
-            let is_taken = self.waiting.take(index);
+            let is_taken = all.take(index);
+            let waiting = &self.tenants[index].waiting[wanted as usize];
             while room > 0 {
-                let Some(ctx) = self.tenants[index].waiting.take_from(0) else { break };
+                let Some(ctx) = waiting.take_from(0) else { break };
                 wake(CtxId(ctx as u16));
                 (room, free) = (room - 1, free - 1);
             }
-            if is_taken && !self.tenants[index].waiting.is_empty() {
+            if is_taken && !waiting.is_empty() {
                 // More wait than there was room for.
-                self.waiting.set(index);
+                all.set(index);
             }
         }
     }
@@ -302,16 +317,16 @@ mod tests {
         all.change_used(TenantId(0), 40);
         all.change_used(TenantId(1), 1);
         for ctx in 0..3 {
-            all.mark(TenantId(0), CtxId(ctx));
-            all.mark(TenantId(1), CtxId(ctx));
+            all.mark(TenantId(0), CtxId(ctx), Wanted::Any);
+            all.mark(TenantId(1), CtxId(ctx), Wanted::Any);
         }
         let mut woken = Vec::new();
-        all.wake(2, 64, 0, |ctx| woken.push(ctx.0));
+        all.wake(Wanted::Any, 2, 64, 0, |ctx| woken.push(ctx.0));
         assert_eq!(woken, [0, 1], "tenant 0 is over its share");
-        all.wake(5, 64, 0, |ctx| woken.push(ctx.0));
+        all.wake(Wanted::Any, 5, 64, 0, |ctx| woken.push(ctx.0));
         assert_eq!(woken, [0, 1, 2]);
         all.change_used(TenantId(0), -39);
-        all.wake(1, 64, 0, |ctx| woken.push(ctx.0));
+        all.wake(Wanted::Any, 1, 64, 0, |ctx| woken.push(ctx.0));
         assert_eq!(woken, [0, 1, 2, 0]);
         assert!(all.has_waiters());
     }

@@ -95,8 +95,8 @@ pub trait Scheduler: Send {
         None
     }
 
-    /// The queue holds so many requests from now on. It holds none at this moment.
-    fn resize(&mut self, nr_requests: u32);
+    /// A scheduler with the same attributes, for a queue of so many requests.
+    fn resized(&self, nr_requests: u32) -> Box<dyn Scheduler>;
 
     /// Takes in a request.
     fn insert(&mut self, request: Request, now: Time) -> Run;
@@ -123,6 +123,12 @@ pub trait Scheduler: Send {
 
     /// Its attributes with their values, by their sysfs names.
     fn attributes(&self) -> Vec<(&'static str, String)>;
+
+    /// What it holds and what it is about, for whoever looks into it: names as in Linux's debugfs,
+    /// and values in words or numbers. Nobody decides anything by these.
+    fn debug(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Why an attribute was not set.

@@ -91,6 +91,15 @@ impl Sbitmap {
         Some(Tag((index as u32) << self.shift | bit.trailing_zeros()))
     }
 
+    /// Whether [`Sbitmap::get_shallow`] would find one, as far as can be seen.
+    pub(crate) fn has_free_shallow(&self, shallow_depth: u32) -> bool {
+        let shallow_depth = shallow_depth.clamp(1, self.depth);
+        (0..self.words.len()).any(|index| {
+            let free = !self.words[index].load(Relaxed) & self.all_of(index);
+            free & self.shallow_bits(index, shallow_depth) != 0
+        })
+    }
+
     /// Takes up to `max` free numbers of one word by one read-modify-write, as [`Sbitmap::get`]
     /// takes one. Several words may have to be asked to get all that are wanted.
     #[inline]

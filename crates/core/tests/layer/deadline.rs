@@ -15,6 +15,8 @@ const DEFAULT: DeadlineConfig = DeadlineConfig {
     write_expire: Duration::from_secs(5),
     writes_starved: 2,
     fifo_batch: 16,
+    front_merges: true,
+    async_depth: None,
     prio_aging_expire: Duration::from_secs(10),
 };
 
@@ -86,6 +88,19 @@ fn with_no_patience_for_reads_writes_go_first() {
     world.rest();
     // The first is no choice: it begins as if a batch of reads were running.
     assert_eq!(world.issued(), [1, 101, 102, 2]);
+}
+
+#[test]
+fn writes_are_passed_over_as_often_as_is_said() {
+    for (writes_starved, expected) in
+        [(0, "RWWWRRRRR"), (1, "RRWRWRWRR"), (2, "RRRWRRWRW"), (3, "RRRRWRRWW")]
+    {
+        let mut world = world(DeadlineConfig { fifo_batch: 1, writes_starved, ..DEFAULT });
+        one_turn(&mut world, &[1, 2, 3, 4, 5, 6], &[101, 102, 103]);
+        world.rest();
+        let kinds = world.issued().into_iter().map(|s| if s < 100 { 'R' } else { 'W' });
+        assert_eq!(kinds.collect::<String>(), expected, "writes_starved {writes_starved}");
+    }
 }
 
 #[test]
@@ -200,6 +215,48 @@ fn who_was_held_back_for_too_long_goes_all_the_same() {
 }
 
 #[test]
+fn the_levels_below_age_each_by_themselves() {
+    let prio_aging_expire = 100 * MS;
+    // When the best-effort and the idle request come, and who goes when.
+    for (best_effort, idle, expected) in
+        [(0, 0, [(100, vec![3, 2, 1])]), (10, 5, [(105, vec![3, 1])]), (5, 10, [(105, vec![3, 2])])]
+    {
+        let config = DeadlineConfig { prio_aging_expire, ..DEFAULT };
+        let scheduler = Some(Box::new(Deadline::new(config, 64)) as Box<dyn Scheduler>);
+        let mut world = World::new(Setup { scheduler, ..Setup::default() });
+        let [of_idle, of_best_effort, of_real_time] = classes();
+        world.submit(0, &[of_real_time]);
+        let mut coming = [(best_effort, of_best_effort), (idle, of_idle)];
+        coming.sort_by_key(|(at, _)| *at);
+        let mut now = 0;
+        for (at, order) in coming {
+            world.advance((at - now) * MS);
+            now = at;
+            world.submit(0, &[order]);
+        }
+        for (at, issued) in expected {
+            world.fire_timer();
+            assert_eq!((world.now(), world.issued()), (Time::ZERO + at * MS, issued));
+        }
+        world.rest();
+    }
+}
+
+#[test]
+fn an_aged_request_does_not_wait_for_a_younger_one_of_its_level() {
+    let config = DeadlineConfig { prio_aging_expire: 100 * MS, ..DEFAULT };
+    let scheduler = Some(Box::new(Deadline::new(config, 64)) as Box<dyn Scheduler>);
+    let mut world = World::new(Setup { scheduler, ..Setup::default() });
+    world.submit(0, &[Order::read(3).class(Class::RealTime), Order::read(90)]);
+    world.advance(50 * MS);
+    // By position it would be the next.
+    world.submit(0, &[Order::read(10)]);
+    world.fire_timer();
+    assert_eq!((world.now(), world.issued()), (Time::ZERO + 100 * MS, vec![3, 90]));
+    world.rest();
+}
+
+#[test]
 fn attributes_are_set_and_read_by_their_names() {
     let mut deadline = Deadline::new(DEFAULT, 64);
     assert_eq!(deadline.name(), "mq-deadline");
@@ -208,6 +265,8 @@ fn attributes_are_set_and_read_by_their_names() {
         ("write_expire", "200", "5000"),
         ("writes_starved", "3", "2"),
         ("fifo_batch", "4", "16"),
+        ("front_merges", "0", "1"),
+        ("async_depth", "64", "48"),
         ("prio_aging_expire", "0", "10000"),
     ];
     let before = values.map(|(name, _, default)| (name, default.to_string()));

@@ -57,7 +57,9 @@ impl Scheduler for Fifo {
         "fifo"
     }
 
-    fn resize(&mut self, _nr_requests: u32) {}
+    fn resized(&self, _nr_requests: u32) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
 
     fn insert(&mut self, mut request: Request, now: Time) -> Run {
         assert_ne!(request.op, Op::Flush, "a flush is none of a scheduler's business");

@@ -2,6 +2,8 @@
 
 mod busy;
 mod deadline;
+mod deadline_merge;
+mod deadline_model;
 mod device;
 mod dispatch;
 mod entry;
@@ -10,6 +12,7 @@ mod fifo;
 mod meanwhile;
 mod oracle;
 mod order;
+mod quarry;
 mod random;
 mod reference;
 mod rng;

@@ -89,8 +89,7 @@ impl Model {
         for class in CLASSES {
             if let Some(index) = self.choose(class, now) {
                 let (order, _) = self.waiting.remove(index);
-                let end = order.sector + u64::from(order.nr_sectors);
-                self.position[class as usize][usize::from(is_write(&order))] = end;
+                self.position[class as usize][usize::from(is_write(&order))] = order.sector;
                 self.batching += 1;
                 self.in_flight = Some(class);
                 return Some(order);
@@ -128,6 +127,7 @@ fn config() -> impl Strategy<Value = DeadlineConfig> {
             writes_starved: starved,
             fifo_batch: batch,
             prio_aging_expire: Duration::from_secs(1000),
+            ..DeadlineConfig::default()
         }
     })
 }
