@@ -4,6 +4,7 @@
 
 mod bench;
 mod copy;
+mod durable;
 mod fio;
 mod image;
 mod info;
@@ -143,6 +144,8 @@ parts! {
     stop,
     /// Clients that die in mid-transfer.
     killed,
+    /// A disk that loses its power: promises of durability are kept.
+    durable,
     /// Calls and configurations that are wrong.
     wrong,
     /// The sockets and the disk's lock.

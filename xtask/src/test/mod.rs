@@ -57,6 +57,7 @@ const PARTS: &[(&str, Part)] = &[
     ("mount", e2e::mount),
     ("stop", e2e::stop),
     ("killed", e2e::killed),
+    ("durable", e2e::durable),
     ("wrong", e2e::wrong),
     ("sockets", e2e::sockets),
     ("bench", e2e::bench),
