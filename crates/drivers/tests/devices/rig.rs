@@ -7,7 +7,7 @@ use blkmq_core::{
     Bio, Config, Cpu, CtxId, Done, Env, Flags, HctxId, Op, Priority, Queue, Refused, Segment,
     Segments, Status, TenantId, Time, Wish,
 };
-use blkmq_drivers::Device;
+use blkmq_drivers::{Device, connect_kicks};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ impl Env for World {
 }
 
 pub(crate) struct Rig<D: Device> {
-    pub(crate) queue: Queue<D, World>,
+    pub(crate) queue: Arc<Queue<D, World>>,
     pub(crate) cpu: Option<Cpu<D>>,
     epoll: std::os::fd::OwnedFd,
     world: Arc<World>,
@@ -53,7 +53,8 @@ impl<D: Device> Rig<D> {
     pub(crate) fn with_ring(device: D, ring: D::Ring, depth: u32) -> Self {
         let world = Arc::new(World::default());
         let config = Config { nr_requests: depth, nr_tags: depth, ..Config::default() };
-        let queue = Queue::new(device, Arc::clone(&world), config);
+        let queue = Arc::new(Queue::new(device, Arc::clone(&world), config));
+        connect_kicks(&queue);
         let cpu = queue.cpu(CtxId(0), ring);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         if let Some(fd) = queue.driver().poll_fd(cpu.ring()) {
