@@ -1,14 +1,15 @@
 //! Modelled devices in real time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blkmq_core::{Flags, Op, Status};
-use blkmq_drivers::{Device, Extent, ExtentKind, Model as Modelled, ModelOptions};
+use blkmq_core::{Config, CtxId, Flags, Op, Queue, Status, Time};
+use blkmq_drivers::{Device, Extent, ExtentKind, Model as Modelled, ModelOptions, connect_kicks};
 use blkmq_models::{BusyFault, Effect, Fault, Outcome, SlotsConfig};
 
 use crate::model::{DEPTH, Model, SIZE_BYTES};
 use crate::pages::Pages;
-use crate::rig::{Rig, bio, flush};
+use crate::rig::{Rig, World, bio, flush};
 
 const MS: u64 = 1_000_000;
 
@@ -108,6 +109,41 @@ fn a_kick_that_is_owed_is_given_to_a_sleeper_with_nothing_in_flight() {
     assert_eq!(rig.queue.held().in_flight, 0);
     assert_eq!(rig.wait()[0].status, Status::Ok);
     assert!(start.elapsed() >= Duration::from_millis(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_slot_that_comes_free_on_one_ring_kicks_the_queue_of_another() {
+    let device = device(SlotsConfig { slots: 1, flush_ns: 20 * MS, ..SlotsConfig::default() });
+    let rings = [device.ring(4).unwrap(), device.ring(4).unwrap()];
+    let world = Arc::new(World::default());
+    let config = Config { nr_ctx: 2, nr_hw_queues: 2, nr_tags: 4, ..Config::default() };
+    let queue = Arc::new(Queue::new(device, Arc::clone(&world), config));
+    connect_kicks(&queue);
+    let mut nth = 0..;
+    let [mut one, mut other] = rings.map(|ring| queue.cpu(CtxId(nth.next().unwrap()), ring));
+    for cpu in [&mut one, &mut other] {
+        queue.turn(cpu, Time::ZERO).submit(flush()).unwrap();
+    }
+    assert_eq!((queue.held().in_flight, queue.held().dispatch), (1, 1));
+    // The second rests on a kick alone: a turn of its own finds nothing that has ended.
+    assert_eq!(world.take_kicks(), 0);
+    let start = Instant::now();
+    while !one.has_done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it never ends");
+        queue.turn(&mut one, Time::ZERO).reap();
+        std::thread::yield_now();
+    }
+    assert_eq!(world.take_kicks(), 1);
+    queue.turn(&mut other, Time::ZERO).run();
+    assert_eq!((queue.held().in_flight, queue.held().dispatch), (1, 0));
+    while !other.has_done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it never ends");
+        queue.turn(&mut other, Time::ZERO).reap();
+        std::thread::yield_now();
+    }
+    for mut cpu in [one, other] {
+        assert!(cpu.take_done().all(|done| done.status.is_ok()));
+    }
 }
 
 #[test]

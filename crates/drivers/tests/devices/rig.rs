@@ -18,6 +18,13 @@ pub(crate) struct World {
     kicks: Mutex<u32>,
 }
 
+impl World {
+    /// How many kicks were given since the last time.
+    pub(crate) fn take_kicks(&self) -> u32 {
+        std::mem::take(&mut *self.kicks.lock().unwrap())
+    }
+}
+
 impl Env for World {
     fn kick(&self, _hctx: HctxId) {
         *self.kicks.lock().unwrap() += 1;
@@ -93,7 +100,7 @@ impl<D: Device> Rig<D> {
         while done.len() < self.outstanding {
             assert!(Instant::now() < deadline, "{} of {}", done.len(), self.outstanding);
             let cpu = self.cpu.as_ref().unwrap();
-            let kicked = std::mem::take(&mut *self.world.kicks.lock().unwrap()) > 0;
+            let kicked = self.world.take_kicks() > 0;
             if !kicked && !cpu.has_done() && !self.queue.driver().has_finished(cpu.ring()) {
                 self.sleep();
             }
