@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::bench::{DriverName, SchedulerName};
 use crate::complaint::{Complaint, did_you_mean};
 use crate::job::{self, Takes};
+use crate::model::ModelSpec;
 use crate::output::Format;
 
 /// The command line as clap reads it.
@@ -66,6 +67,12 @@ pub(crate) struct BenchArgs {
     /// The file or block device, for driver `file`; created if missing
     #[arg(long, value_name = "FILE", alias = "filename")]
     pub(crate) path: Option<PathBuf>,
+    /// How the device behaves, for driver `model`: `slots=N` and then any of read=TIME, write=TIME,
+    /// flush=TIME, discard=TIME, per_kib=TIME, jitter=TIME, seed=N, store=BOOL, error=RATE,
+    /// bad=SECTOR+COUNT, late=RATE:TIME, busy_completion=RATE, busy_kick=RATE:TIME,
+    /// busy_retry=RATE:TIME, as in slots=8,read=100us,error=0.1%
+    #[arg(long, value_name = "MODEL", value_parser = crate::model::parse_argument)]
+    pub(crate) model: Option<ModelSpec>,
     /// Who decides the order
     #[arg(long, value_enum, default_value_t)]
     pub(crate) scheduler: SchedulerName,
@@ -139,8 +146,9 @@ pub(crate) struct Split {
 /// The commands that take job options.
 const WITH_JOBS: [&str; 1] = ["bench"];
 /// Their own options that have a value.
-const OWN_WITH_VALUE: [&str; 8] = [
+const OWN_WITH_VALUE: [&str; 9] = [
     "driver",
+    "model",
     "path",
     "filename",
     "scheduler",
@@ -303,7 +311,7 @@ mod tests {
             (
                 "blkmq bench --driver nul",
                 "blkmq: invalid value 'nul' for '--driver <DRIVER>'\n  \
-                 mend: right are: null, memory, file",
+                 mend: right are: null, memory, file, model",
             ),
             (
                 "blkmq srve",

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -96,6 +97,19 @@ fn serve_says_when_it_is_ready_and_stops_when_told() {
     assert!(socket.exists());
     server.stop();
     assert!(!socket.exists(), "the socket is taken away");
+}
+
+/// The worker sleeps while the device is at work, and is woken by its timer and by its kicks.
+#[test]
+fn a_served_model_takes_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = "slots=1,flush=300ms,busy_kick=60%:5ms,busy_retry=30%:5ms";
+    let disk = format!("driver = 'model'\nsize = '1M'\nmodel = '{model}'");
+    let server = Server::start(dir.path(), &disk);
+    let start = Instant::now();
+    // The server makes its disks durable before it ends.
+    server.stop();
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -293,6 +293,12 @@ impl InFlight {
         self.grant().hctx
     }
 
+    /// When it was given to the driver, by the clock of the turn: what a driver counts from that
+    /// names a time to the layer.
+    pub fn issued_at(&self) -> Time {
+        self.0.body().issued_at
+    }
+
     /// Says that the driver has built something on the request (a command, a list of addresses). If
     /// it has to be tried again, it will be as it is: nothing is merged with it any more, and it
     /// does not pass through the scheduler again.

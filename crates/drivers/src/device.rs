@@ -2,8 +2,12 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use blkmq_core::{Driver, SECTOR_SIZE_BYTES};
+use blkmq_core::{Driver, Env, HctxId, Queue, SECTOR_SIZE_BYTES};
+
+/// What has a hardware queue kicked; see [`Device::set_kick`].
+pub type Kick = Box<dyn Fn(HctxId) + Send + Sync>;
 
 /// A device that a runtime can drive.
 ///
@@ -35,6 +39,15 @@ pub trait Device: Driver {
     /// go the ordinary way.
     fn register_buffers(&self, ring: &mut Self::Ring, areas: &[Area]) {
         let _ = (ring, areas);
+    }
+
+    /// Tells the device how to have a hardware queue kicked: by `kick`, which calls
+    /// [`Queue::kick`]. [`connect_kicks`] does so; to be called once the queue stands, at most once,
+    /// and before the first request: a device that answers [`blkmq_core::Restarter::Kick`] relies on it.
+    ///
+    /// The device calls it from whichever thread uses it, with no lock of its own held.
+    fn set_kick(&self, kick: Kick) {
+        let _ = kick;
     }
 
     /// What becomes readable, and stays so, while a reap would find something. `None` if the device
@@ -78,6 +91,17 @@ pub trait Device: Driver {
         let maximum_bytes = limits.max_sectors.saturating_mul(sector_bytes);
         BlockSizes { minimum_bytes, preferred_bytes: minimum_bytes.max(4096), maximum_bytes }
     }
+}
+
+/// Tells the device of a queue how to have its hardware queues kicked; see [`Device::set_kick`].
+pub fn connect_kicks<D: Device, E: Env>(queue: &Arc<Queue<D, E>>) {
+    let kicked = Arc::downgrade(queue);
+    queue.driver().set_kick(Box::new(move |hctx| {
+        // A queue that has gone has nothing left to try again.
+        if let Some(queue) = kicked.upgrade() {
+            queue.kick(hctx);
+        }
+    }));
 }
 
 /// The sizes of requests that a device takes, in bytes; all are multiples of 512.

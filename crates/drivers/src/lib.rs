@@ -1,4 +1,4 @@
-//! Devices under the layer: [`Null`], [`Memory`] and [`File`].
+//! Devices under the layer: [`Null`], [`Memory`], [`File`] and [`Model`].
 //!
 //! Each implements [`blkmq_core::Driver`], which is what the layer needs, and [`Device`], which is
 //! what a runtime needs beyond it: a ring for each worker thread, a descriptor to sleep on, the
@@ -7,9 +7,11 @@
 mod device;
 pub mod file;
 mod memory;
+mod model;
 mod null;
 
-pub use device::{Area, BlockSizes, Device, Extent, ExtentKind};
+pub use device::{Area, BlockSizes, Device, Extent, ExtentKind, Kick, connect_kicks};
 pub use file::{File, FileOptions, OpenError};
 pub use memory::{Memory, MemoryRing};
+pub use model::{Model, ModelOptions, ModelRing};
 pub use null::{Null, NullRing};

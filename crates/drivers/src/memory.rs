@@ -39,7 +39,8 @@ impl Memory {
         Memory { size_bytes, chunks: (0..count).map(|_| RwLock::new(None)).collect() }
     }
 
-    fn serve(&self, rq: &InFlight) -> Status {
+    /// Does what a request asks for.
+    pub(crate) fn serve(&self, rq: &InFlight) -> Status {
         match rq.op() {
             Op::Read => self.read(rq),
             Op::Write => return self.write(rq),

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use blkmq_core::{BudgetMode, Config, CtxId, Queue, Scheduler};
-use blkmq_drivers::Device;
+use blkmq_drivers::{Device, connect_kicks};
 use tracing::error;
 
 use crate::buffer::{BUFFER_MAX_BYTES, BufferPool, PAGE_BYTES};
@@ -227,6 +227,7 @@ fn make_ports<D: Device>(
             scheduler: config.scheduler,
         },
     ));
+    connect_kicks(&queue);
     let port = |(ctx, pool): (u16, &BufferPool)| -> io::Result<Box<dyn Port>> {
         let mut ring = queue.driver().ring(config.nr_requests)?;
         // SAFETY: a worker owns its ring and its pool, and drops the pool last.

@@ -1,5 +1,5 @@
 //! The architecture's invariants about the layer: no I/O, no threads, no clock, and one door to
-//! atomics and locks. `crates/core` holds the layer.
+//! atomics and locks. `crates/core` holds the layer; `crates/models` has none of these at all.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::spanned::Spanned;
@@ -9,6 +9,7 @@ use syn::{Attribute, Item, ItemUse, Macro, Path, UseTree};
 use super::Finding;
 
 const LAYER: &str = "crates/core/src/";
+const MODELS: &str = "crates/models/src/";
 
 /// Paths the layer never names. `core::` counts as `std::`.
 const NEVER: &[(&str, &str)] = &[
@@ -44,11 +45,12 @@ const ONLY_SYNC: &[&str] = &[
 const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
 pub(super) fn check(file: &str, tree: &syn::File, out: &mut Vec<Finding>) {
-    let Some(room) = file.strip_prefix(LAYER) else { return };
+    let room = file.strip_prefix(LAYER).or_else(|| file.strip_prefix(MODELS));
+    let Some(room) = room else { return };
     if room == "tests.rs" || room.ends_with("/tests.rs") || room.contains("tests/") {
         return;
     }
-    let is_sync = room == "sync.rs" || room.starts_with("sync/");
+    let is_sync = file.starts_with(LAYER) && (room == "sync.rs" || room.starts_with("sync/"));
     Rules { file, is_sync, out }.visit_file(tree);
 }
 
@@ -218,6 +220,7 @@ mod tests {
     fn clocks_threads_and_io_are_caught_in_the_layer() {
         for (path, _) in NEVER {
             assert_caught(ROOM, &format!("\nuse {path};\n"), 2, path);
+            assert_caught("crates/models/src/sync.rs", &format!("use {path};\n"), 1, path);
             assert_clean("crates/runtime/src/a.rs", &format!("use {path};\n"));
         }
         assert_caught(ROOM, "use std::{\n    fmt,\n    fs::File,\n};\n", 3, "std::fs");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blkmq_drivers::{Device, File, FileOptions, Memory, Null};
+use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
 
 use super::Options;
 use crate::complaint::Complaint;
@@ -18,6 +18,8 @@ pub(crate) enum DriverName {
     Memory,
     /// A regular file or a block device.
     File,
+    /// Takes as long and fails as --model says.
+    Model,
 }
 
 /// Something to be done with a device of whichever kind.
@@ -42,6 +44,7 @@ pub(super) fn with_device<R: Run>(
     match options.driver {
         DriverName::Null => Ok(run.run(Null::new(size_bytes))),
         DriverName::Memory => Ok(run.run(Memory::new(size_bytes))),
+        DriverName::Model => Ok(run.run(Model::new(options.model.options(size_bytes)))),
         DriverName::File => Ok(run.run(open(options.path.as_ref(), size_bytes)?)),
     }
 }

@@ -18,11 +18,12 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use blkmq_core::{BudgetMode, Config, CtxId, Deadline, DeadlineConfig, Queue, Scheduler, TenantId};
-use blkmq_drivers::Device;
+use blkmq_drivers::{Device, connect_kicks};
 
 use crate::complaint::{Complaint, Complaints};
 use crate::job::pattern::{Region, Unfit, longest};
 use crate::job::{BlockSizes, Job, Jobs};
+use crate::model::ModelSpec;
 use crate::output::{JobReport, Report};
 use crate::units::render_size;
 
@@ -40,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) driver: DriverName,
     /// The file, for driver `file`.
     pub(crate) path: Option<PathBuf>,
+    /// How the device behaves, for driver `model`.
+    pub(crate) model: ModelSpec,
     /// Who decides the order.
     pub(crate) scheduler: SchedulerName,
     /// How many requests the queue holds.
@@ -176,7 +179,8 @@ impl Run for Bench<'_> {
             budget_mode: BudgetMode::default(),
             scheduler: scheduler(options),
         };
-        let queue = Queue::new(device, Arc::clone(&inboxes), config);
+        let queue = Arc::new(Queue::new(device, Arc::clone(&inboxes), config));
+        connect_kicks(&queue);
         // One clock for all groups, because the queue must not see time go back.
         let clock = Clock::new();
         let mut reports = Vec::new();

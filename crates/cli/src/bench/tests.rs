@@ -6,6 +6,7 @@ fn options(driver: DriverName) -> Options {
     Options {
         driver,
         path: None,
+        model: ModelSpec::default(),
         scheduler: SchedulerName::None,
         nr_requests: 256,
         queue_depth: None,
@@ -87,6 +88,55 @@ fn a_file_is_created_and_worked_on() {
     }
     let size_bytes = std::fs::metadata(dir.path().join("x.img")).unwrap().len();
     assert_eq!(size_bytes, 6 << 20);
+}
+
+fn modelled(model: &str) -> Options {
+    let model = ModelSpec::parse(model).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    Options { model, ..options(DriverName::Model) }
+}
+
+/// However a device refuses requests, and whoever has them tried again, all of them are done.
+#[test]
+fn a_model_that_is_often_busy_strands_nothing() {
+    let busy = "busy_completion=20%,busy_kick=20%:30us,busy_retry=20%:40us,late=2%:1ms";
+    let models = [
+        "slots=1,read=20us,jitter=20us".to_owned(),
+        "slots=3,read=50us".to_owned(),
+        format!("slots=64,{busy}"),
+        format!("slots=2,read=20us,jitter=20us,seed=3,{busy}"),
+    ];
+    for model in models {
+        for scheduler in [SchedulerName::None, SchedulerName::MqDeadline] {
+            for (queue_depth, hw_queues) in [(None, Some(4)), (Some(3), Some(2)), (None, Some(1))] {
+                let options = Options { scheduler, queue_depth, hw_queues, ..modelled(&model) };
+                let line = "rw=randread size=1M iodepth=8 numjobs=4 group_reporting";
+                let reports = ran(&options, line);
+                assert_eq!(ios(&reports[0]), [1024, 0, 0], "{options:?}");
+                assert_eq!(reports[0].error, 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_takes_its_time_and_no_more_at_once_than_it_has_slots() {
+    // 40 reads of 2 ms by two, from two threads.
+    let options = Options { hw_queues: Some(2), ..modelled("slots=2,read=2ms") };
+    let line = "rw=read size=80k iodepth=8 numjobs=2 group_reporting";
+    let report = ran(&options, line).remove(0);
+    assert_eq!(ios(&report)[0], 40);
+    assert!(report.elapsed.as_millis() >= 40, "{:?}", report.elapsed);
+}
+
+#[test]
+fn a_model_fails_where_it_is_bad_and_elsewhere_keeps_what_was_written() {
+    let options = modelled("slots=4,write=10us,bad=4096+8");
+    let line = "size=1M name=w rw=write name=r stonewall rw=read";
+    let reports = ran(&options, line);
+    assert_eq!(reports.iter().map(|report| report.error).collect::<Vec<_>>(), [0, 0]);
+    let report = ran(&options, "rw=write size=4M").remove(0);
+    assert_ne!(report.error, 0);
+    assert_eq!(ios(&report), [0, 512, 0], "those before the bad sectors");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) fn bench(args: &BenchArgs, job_options: &[String]) -> anyhow::Result<
     let options = Options {
         driver: args.driver,
         path: args.path.clone(),
+        model: args.model.clone().unwrap_or_default(),
         scheduler: args.scheduler,
         nr_requests: args.nr_requests,
         queue_depth: args.queue_depth,
@@ -52,6 +53,9 @@ fn notes(args: &BenchArgs, jobs: &Jobs) -> Vec<String> {
     }
     if args.path.is_some() && args.driver != DriverName::File {
         notes.push("the file is not used: it takes --driver file".to_owned());
+    }
+    if args.model.is_some() && args.driver != DriverName::Model {
+        notes.push("the model is not used: it takes --driver model".to_owned());
     }
     let scheduler = match args.scheduler {
         SchedulerName::None => "none",

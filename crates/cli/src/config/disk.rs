@@ -8,6 +8,7 @@ use blkmq_core::DeadlineConfig;
 use super::Surroundings;
 use super::reader::{Field, Table};
 use crate::complaint::did_you_mean;
+use crate::model::{self, ModelSpec};
 
 /// A scheduling domain: one device, one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) enum Driver {
         /// Its absolute path.
         path: PathBuf,
     },
+    /// Takes as long and fails as a model says, and keeps everything in memory.
+    Model(ModelSpec),
 }
 
 /// Who decides the order of requests.
@@ -56,10 +59,19 @@ pub(super) const MAX_HW_QUEUES: u32 = 64;
 /// The size of a disk that has none of its own and none in the file.
 const DEFAULT_SIZE_BYTES: u64 = 1 << 30;
 
-const KEYS: [&str; 8] =
-    ["driver", "path", "size", "scheduler", "nr_requests", "queue_depth", "hw_queues", "iosched"];
-const DRIVERS: [&str; 3] = ["null", "memory", "file"];
-const DRIVERS_TO_COME: [&str; 5] = ["model", "scsi-debug", "iscsi", "nbd", "rbd"];
+const KEYS: [&str; 9] = [
+    "driver",
+    "path",
+    "model",
+    "size",
+    "scheduler",
+    "nr_requests",
+    "queue_depth",
+    "hw_queues",
+    "iosched",
+];
+const DRIVERS: [&str; 4] = ["null", "memory", "file", "model"];
+const DRIVERS_TO_COME: [&str; 4] = ["scsi-debug", "iscsi", "nbd", "rbd"];
 const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
 const SCHEDULERS_TO_COME: [&str; 2] = ["kyber", "bfq"];
 const DEADLINE_KEYS: [&str; 5] =
@@ -123,7 +135,13 @@ fn read(name: &str, table: &Table<'_>, around: &Surroundings) -> Disk {
     let size_bytes = match table.get("size") {
         // No volume shall be told to be past the end of a disk whose end is not known.
         Some(size) => size.sectors().unwrap_or(u64::MAX / 512 * 512),
-        None => size_of_existing(&driver).unwrap_or(DEFAULT_SIZE_BYTES),
+        None => {
+            if matches!(driver, Driver::Model(_)) {
+                let what = format!("disk `{name}` is a model and has no size");
+                table.complain(what, "add its size, as in size = \"1G\"");
+            }
+            size_of_existing(&driver).unwrap_or(DEFAULT_SIZE_BYTES)
+        }
     };
     let scheduler = read_scheduler(table);
     let integer = |key, range| table.get(key).and_then(|field| field.integer(range));
@@ -143,18 +161,22 @@ fn read_driver(name: &str, table: &Table<'_>, around: &Surroundings) -> Driver {
         let own = table.get("path").and_then(Field::text).map(|path| around.base_dir.join(path));
         own.unwrap_or_else(|| around.state_dir.join(format!("{name}.img")))
     };
-    let Some(field) = table.get("driver") else { return Driver::File { path: path() } };
-    let word = field.text().unwrap_or("file");
-    if let (false, Some(path)) = (word == "file", table.get("path")) {
-        let what = format!("driver `{word}` has no `path`");
-        path.complain_key(what, "remove the path, or write driver = \"file\"");
+    let field = table.get("driver");
+    let word = field.and_then(Field::text).unwrap_or("file");
+    for (key, owner) in [("path", "file"), ("model", "model")] {
+        if let (false, Some(other)) = (word == owner, table.get(key)) {
+            let mend = format!("remove the {key}, or write driver = \"{owner}\"");
+            other.complain_key(format!("driver `{word}` has no `{key}`"), mend);
+        }
     }
     match word {
+        "model" => Driver::Model(table.get("model").map(read_model).unwrap_or_default()),
         "null" => Driver::Null,
         "memory" => Driver::Memory,
         "file" => Driver::File { path: path() },
         later if DRIVERS_TO_COME.contains(&later) => {
             let list = DRIVERS.join(", ");
+            let field = field.expect("the word was read from it");
             field.complain(
                 format!("driver `{later}` is not there yet"),
                 format!("this version has: {list}"),
@@ -162,10 +184,34 @@ fn read_driver(name: &str, table: &Table<'_>, around: &Surroundings) -> Driver {
             Driver::Null
         }
         wrong => {
+            let field = field.expect("the word was read from it");
             field.wrong_word("driver", wrong, &DRIVERS);
             Driver::Null
         }
     }
+}
+
+/// A model in one word, or as a table of its keys.
+fn read_model(field: &Field<'_>) -> ModelSpec {
+    if !field.is_table() {
+        let spec = field.text().map(ModelSpec::parse).unwrap_or_else(|| Ok(ModelSpec::default()));
+        return spec.unwrap_or_else(|wrong| {
+            field.complain(format!("`{}`: {}", field.path, wrong.what), wrong.mend);
+            ModelSpec::default()
+        });
+    }
+    let mut spec = ModelSpec::default();
+    for entry in field.table().iter().flat_map(Table::fields) {
+        let Some(value) = entry.word() else { continue };
+        if let Err(wrong) = spec.set(entry.key, &value) {
+            if model::KEYS.contains(&entry.key) {
+                entry.complain(format!("`{}`: {}", entry.path, wrong.what), wrong.mend);
+            } else {
+                entry.complain_key(wrong.what, wrong.mend);
+            }
+        }
+    }
+    spec
 }
 
 /// The size of what is there already, which stands when the configuration names none.

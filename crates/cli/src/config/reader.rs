@@ -218,6 +218,21 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
+    }
+
+    /// A text, a whole number, or true or false: as text.
+    pub(super) fn word(&self) -> Option<String> {
+        match self.value {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(digits) if digits.radix() == 10 => Some(digits.as_str().to_owned()),
+            DeValue::Boolean(value) => Some(value.to_string()),
+            _ => self.wrong_kind("a single value", "put it in quotes, as in \"...\""),
+        }
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
         match self.value {

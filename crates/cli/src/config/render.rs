@@ -29,6 +29,9 @@ fn write_disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
     match &disk.driver {
         Driver::Null => writeln!(f, "driver = \"null\"")?,
         Driver::Memory => writeln!(f, "driver = \"memory\"")?,
+        Driver::Model(spec) => {
+            writeln!(f, "driver = \"model\"\nmodel = {}", quoted(&spec.to_string()))?;
+        }
         Driver::File { path } => {
             writeln!(f, "driver = \"file\"\npath = {}", quoted(&path.to_string_lossy()))?;
         }

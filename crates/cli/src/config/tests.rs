@@ -3,6 +3,7 @@ use std::time::Duration;
 use blkmq_core::{Class, DeadlineConfig};
 
 use super::*;
+use crate::model::ModelSpec;
 
 fn around() -> Surroundings {
     Surroundings { state_dir: "/state/blkmq".into(), base_dir: "/etc/blkmq".into(), cpus: 3 }
@@ -132,6 +133,20 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn a_model_is_described_in_a_word_or_a_table() {
+    let disk = "[disk.d]\ndriver = 'model'\nsize = '1M'\n";
+    let table = "[disk.d.model]\nslots = 8\nread = '100us'\nstore = false\nerror = '0.1%'\n";
+    let model = good(&format!("{disk}{table}")).disks.remove(0).driver;
+    let word = format!("{disk}model = 'slots=8,read=100us,store=false,error=0.1%'");
+    assert_eq!(good(&word).disks[0].driver, model);
+    let Driver::Model(spec) = &model else { panic!("{model:?} is no model") };
+    assert!(spec.to_string().starts_with("slots=8,read=100us,write=0,"), "{spec}");
+    let config = good(&word);
+    assert_eq!(good(&config.to_string()), config);
+    assert_eq!(good(disk).disks[0].driver, Driver::Model(ModelSpec::default()));
+}
+
+#[test]
 fn what_is_printed_reads_back_the_same() {
     for text in ["", EVERY_KEY, "[disk.'a.b']\ndriver = 'null'\n[server]\nstop_timeout = '1500us'"]
     {
@@ -174,11 +189,12 @@ const REFUSALS: &[(&str, &str)] = &[
     (
         "[disk.d]\ndriver = 'memroy'",
         "t.toml:2:10: there is no driver `memroy`\n  \
-         mend: did you mean `memory`? (right are: null, memory, file)",
+         mend: did you mean `memory`? (right are: null, memory, file, model)",
     ),
     (
         "[disk.d]\ndriver = 'rbd'",
-        "t.toml:2:10: driver `rbd` is not there yet\n  mend: this version has: null, memory, file",
+        "t.toml:2:10: driver `rbd` is not there yet\n  mend: this version has: null, memory, file, \
+         model",
     ),
     (
         "[disk.d]\ndriver = 'null'\nscheduler = 'bfq'",
@@ -193,6 +209,35 @@ const REFUSALS: &[(&str, &str)] = &[
         "[disk.d]\ndriver = 'null'\npath = '/x'",
         "t.toml:3:1: driver `null` has no `path`\n  \
          mend: remove the path, or write driver = \"file\"",
+    ),
+    (
+        "[disk.d]\nmodel = 'slots'",
+        "t.toml:2:1: driver `file` has no `model`\n  \
+         mend: remove the model, or write driver = \"model\"",
+    ),
+    (
+        "[disk.d]\ndriver = 'model'",
+        "t.toml:1:7: disk `d` is a model and has no size\n  \
+         mend: add its size, as in size = \"1G\"",
+    ),
+    (
+        "[disk.d]\ndriver = 'model'\nsize = '1M'\nmodel = 'hdd'",
+        "t.toml:4:9: `disk.d.model`: there is no model `hdd`\n  \
+         mend: the only right word here is `slots`",
+    ),
+    (
+        "[disk.d]\ndriver = 'model'\nsize = '1M'\n[disk.d.model]\nraed = '1ms'",
+        "t.toml:5:1: model `slots` has no key `raed`\n  mend: did you mean `read`?",
+    ),
+    (
+        "[disk.d]\ndriver = 'model'\nsize = '1M'\n[disk.d.model]\nread = 5",
+        "t.toml:5:8: `disk.d.model.read`: `5` has no unit of time\n  \
+         mend: write the unit too, as in \"5ms\" or \"5s\"",
+    ),
+    (
+        "[disk.d]\ndriver = 'model'\nsize = '1M'\nmodel.read = [5]",
+        "t.toml:4:14: `disk.d.model.read` is a single value, not a list\n  \
+         mend: put it in quotes, as in \"...\"",
     ),
     (
         "[disk.d]\ndriver = 3",

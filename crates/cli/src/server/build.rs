@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blkmq_core::{Deadline, Limits, Priority, SECTOR_SIZE_BYTES, TenantId};
-use blkmq_drivers::{Device, File, FileOptions, Memory, Null};
+use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
 use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
 use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
@@ -76,6 +76,7 @@ fn add_disk(
     Ok(match &disk.driver {
         Driver::Null => add_device(builder, disk, Null::new(size_bytes)),
         Driver::Memory => add_device(builder, disk, Memory::new(size_bytes)),
+        Driver::Model(spec) => add_device(builder, disk, Model::new(spec.options(size_bytes))),
         Driver::File { path } => {
             let size_bytes = Some(size_bytes);
             let options = FileOptions { size_bytes, read_only, ..FileOptions::new(path) };

@@ -5,6 +5,7 @@ mod folder;
 mod in_file;
 mod in_memory;
 mod model;
+mod modelled;
 mod opening;
 mod pages;
 mod rig;

@@ -7,7 +7,7 @@ use blkmq_core::{
     Bio, Config, Cpu, CtxId, Done, Env, Flags, HctxId, Op, Priority, Queue, Refused, Segment,
     Segments, Status, Time, VolumeId, Wish,
 };
-use blkmq_drivers::Device;
+use blkmq_drivers::{Device, connect_kicks};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -16,6 +16,13 @@ use rustix::io::Errno;
 #[derive(Default)]
 pub(crate) struct World {
     kicks: Mutex<u32>,
+}
+
+impl World {
+    /// How many kicks were given since the last time.
+    pub(crate) fn take_kicks(&self) -> u32 {
+        std::mem::take(&mut *self.kicks.lock().unwrap())
+    }
 }
 
 impl Env for World {
@@ -37,7 +44,7 @@ impl Env for World {
 }
 
 pub(crate) struct Rig<D: Device> {
-    pub(crate) queue: Queue<D, World>,
+    pub(crate) queue: Arc<Queue<D, World>>,
     pub(crate) cpu: Option<Cpu<D>>,
     epoll: std::os::fd::OwnedFd,
     world: Arc<World>,
@@ -53,7 +60,8 @@ impl<D: Device> Rig<D> {
     pub(crate) fn with_ring(device: D, ring: D::Ring, depth: u32) -> Self {
         let world = Arc::new(World::default());
         let config = Config { nr_requests: depth, nr_tags: depth, ..Config::default() };
-        let queue = Queue::new(device, Arc::clone(&world), config);
+        let queue = Arc::new(Queue::new(device, Arc::clone(&world), config));
+        connect_kicks(&queue);
         let cpu = queue.cpu(CtxId(0), ring);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         if let Some(fd) = queue.driver().poll_fd(cpu.ring()) {
@@ -92,7 +100,7 @@ impl<D: Device> Rig<D> {
         while done.len() < self.outstanding {
             assert!(Instant::now() < deadline, "{} of {}", done.len(), self.outstanding);
             let cpu = self.cpu.as_ref().unwrap();
-            let kicked = std::mem::take(&mut *self.world.kicks.lock().unwrap()) > 0;
+            let kicked = self.world.take_kicks() > 0;
             if !kicked && !cpu.has_done() && !self.queue.driver().has_finished(cpu.ring()) {
                 self.sleep();
             }

@@ -1,0 +1,202 @@
+//! A device that is a model of one, in real time.
+
+mod ring;
+mod timer;
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use blkmq_core::{Driver, HctxId, InFlight, Limits, QueueRq, Status};
+use blkmq_models::{Slots, SlotsConfig};
+
+use crate::device::{Device, Extent, Kick, check_range};
+use crate::memory::Memory;
+use crate::null::Null;
+use ring::Timed;
+
+/// What a model of a device is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// The size in bytes; it is rounded down to whole sectors.
+    pub size_bytes: u64,
+    /// How it behaves in time, and what goes wrong.
+    pub slots: SlotsConfig,
+    /// Whether it keeps what is written, in memory. If not, a read leaves the memory lent to it as
+    /// it was.
+    pub store: bool,
+}
+
+/// A device that takes as long as a model says, fails as it says, and holds its data in memory.
+///
+/// Data are moved when a request ends. Its rings share the slots of the model, so there is a lock
+/// among them; a model without service times and faults has neither lock nor clock.
+pub struct Model {
+    size_bytes: u64,
+    memory: Option<Memory>,
+    /// Every request ends as it begins.
+    is_instant: bool,
+    shared: Arc<Shared>,
+}
+
+/// What one thread needs to talk to the model. Dropping it takes its requests away from the model.
+#[derive(Debug)]
+pub struct ModelRing {
+    /// Ended, and waiting to be reaped, where requests end as they begin.
+    finished: Vec<(InFlight, Status)>,
+    /// `None` where requests end as they begin.
+    timed: Option<Timed>,
+}
+
+/// What all rings share.
+struct Shared {
+    state: Mutex<State>,
+    kick: OnceLock<Kick>,
+    epoch: Instant,
+}
+
+/// The machine, each queue of which is a ring, and the hardware queue that each ring serves.
+#[derive(Debug)]
+struct State {
+    slots: Slots,
+    hctx: Vec<HctxId>,
+}
+
+impl Model {
+    /// A device that behaves as `options` say.
+    ///
+    /// # Panics
+    ///
+    /// If it has no slot.
+    pub fn new(options: ModelOptions) -> Self {
+        let ModelOptions { size_bytes, slots, store } = options;
+        Model {
+            size_bytes,
+            memory: store.then(|| Memory::new(size_bytes)),
+            is_instant: slots.is_instant(),
+            shared: Arc::new(Shared {
+                state: Mutex::new(State { slots: Slots::new(slots), hctx: Vec::new() }),
+                kick: OnceLock::new(),
+                epoch: Instant::now(),
+            }),
+        }
+    }
+
+    /// Moves the data of a request that has ended well.
+    fn serve(&self, rq: &InFlight) -> Status {
+        self.memory.as_ref().map_or(Status::Ok, |memory| memory.serve(rq))
+    }
+}
+
+impl Shared {
+    // A panic cannot leave the machine half changed in a way that is worse than losing a request,
+    // so a poisoned lock is taken as it is.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Driver for Model {
+    type Ring = ModelRing;
+
+    fn limits(&self) -> Limits {
+        match &self.memory {
+            Some(memory) => memory.limits(),
+            None => Null::new(self.size_bytes).limits(),
+        }
+    }
+
+    #[inline]
+    fn queue_rq(&self, ring: &mut ModelRing, rq: InFlight) -> QueueRq {
+        match &mut ring.timed {
+            Some(timed) => timed.start(rq),
+            None => {
+                let status = self.serve(&rq);
+                ring.finished.push((rq, status));
+                QueueRq::Queued
+            }
+        }
+    }
+
+    fn commit_rqs(&self, ring: &mut ModelRing) {
+        if let Some(timed) = &mut ring.timed {
+            timed.arm();
+        }
+    }
+
+    #[inline]
+    fn reap(&self, ring: &mut ModelRing, done: &mut Vec<(InFlight, Status)>) {
+        let room = done.capacity() - done.len();
+        match &mut ring.timed {
+            Some(timed) => timed.reap(room, |rq, outcome| {
+                let status = if outcome.is_ok() { self.serve(&rq) } else { outcome };
+                done.push((rq, status));
+            }),
+            None => {
+                let count = ring.finished.len().min(room);
+                done.extend(ring.finished.drain(..count));
+            }
+        }
+    }
+}
+
+impl Device for Model {
+    fn ring(&self, depth: u32) -> io::Result<ModelRing> {
+        let depth = depth as usize;
+        Ok(match self.is_instant {
+            true => ModelRing { finished: Vec::with_capacity(depth), timed: None },
+            false => {
+                let timed = Timed::new(Arc::clone(&self.shared), depth)?;
+                ModelRing { finished: Vec::new(), timed: Some(timed) }
+            }
+        })
+    }
+
+    fn set_kick(&self, kick: Kick) {
+        let first = self.shared.kick.set(kick).is_ok();
+        assert!(first, "a device has one queue above it");
+    }
+
+    fn poll_fd<'a>(&self, ring: &'a ModelRing) -> Option<BorrowedFd<'a>> {
+        ring.timed.as_ref().map(Timed::poll_fd)
+    }
+
+    fn has_finished(&self, ring: &ModelRing) -> bool {
+        match &ring.timed {
+            Some(timed) => timed.has_finished(),
+            None => !ring.finished.is_empty(),
+        }
+    }
+
+    fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>> {
+        match &self.memory {
+            Some(memory) => memory.extents(offset_bytes, len_bytes, max),
+            None => {
+                check_range(self.size_bytes(), offset_bytes, len_bytes)?;
+                Null::new(self.size_bytes).extents(offset_bytes, len_bytes, max)
+            }
+        }
+    }
+
+    fn fills_reads(&self) -> bool {
+        self.memory.is_some()
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("state", &self.shared.state()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
