@@ -61,8 +61,8 @@ impl Builder {
     }
 
     /// How many threads do the work, 1 to 64. Default 1, which drives some hundred thousand I/Os a
-    /// second. I/O goes to the worker of the thread that submits it: threads are given to the workers
-    /// in turn, as they come.
+    /// second. I/O goes to the worker of the thread that submits it: threads are given to the
+    /// workers in turn, as they come.
     pub fn workers(mut self, workers: u16) -> Self {
         self.workers = workers;
         self
@@ -87,8 +87,8 @@ impl Builder {
         Ok(self.add(AnyDevice::File(file), limits, options))
     }
 
-    /// Adds a disk in memory, all zeroes at first, which takes memory as it is written. `size_bytes`
-    /// is rounded down to whole sectors of 512 bytes.
+    /// Adds a disk in memory, all zeroes at first, which takes memory as it is written.
+    /// `size_bytes` is rounded down to whole sectors of 512 bytes.
     ///
     /// # Errors
     ///
@@ -100,8 +100,8 @@ impl Builder {
         Ok(self.add(AnyDevice::Memory(memory), limits, options))
     }
 
-    /// Adds a disk that stores nothing and completes everything at once, to measure with. Reads leave
-    /// the memory as it was.
+    /// Adds a disk that stores nothing and completes everything at once, to measure with. Reads
+    /// leave the memory as it was.
     ///
     /// # Errors
     ///

@@ -10,9 +10,9 @@ use crate::volume::Volume;
 
 /// A running engine: its worker threads, its disks and their volumes.
 ///
-/// It ends with [`shutdown`](Engine::shutdown). One that is dropped does the same as well as it can:
-/// it waits for at most its [`stop_timeout`](crate::Builder::stop_timeout), and tells nobody of
-/// failures.
+/// It ends with [`shutdown`](Engine::shutdown). One that is dropped does the same as well as it
+/// can: it waits for at most its [`stop_timeout`](crate::Builder::stop_timeout), and tells nobody
+/// of failures.
 pub struct Engine {
     volumes: Vec<Volume>,
     /// `None` once it has been stopped.
@@ -47,13 +47,13 @@ impl Engine {
         &self.volumes
     }
 
-    /// Ends the engine: I/O that has gone to the layer is finished, the disks are flushed and closed,
-    /// and the threads end. I/O that waits its turn, and all that begins later, ends in
+    /// Ends the engine: I/O that has gone to the layer is finished, the disks are flushed and
+    /// closed, and the threads end. I/O that waits its turn, and all that begins later, ends in
     /// [`Error::Closed`].
     ///
-    /// Blocks the calling thread; within an executor, call it where blocking is allowed. If `timeout`
-    /// passes first, the disks stay open: their threads go on waiting for what is in flight, because
-    /// the devices have its memory.
+    /// Blocks the calling thread; within an executor, call it where blocking is allowed. If
+    /// `timeout` passes first, the disks stay open: their threads go on waiting for what is in
+    /// flight, because the devices have its memory.
     ///
     /// # Errors
     ///
@@ -68,8 +68,8 @@ impl Engine {
         if !is_worker() {
             return Ok(running.stop(timeout)?);
         }
-        // A stranger's waker, or the drop of a stranger's memory, ended the engine on one of its own
-        // threads. That thread has work to do before it can end, so another waits for it.
+        // A stranger's waker, or the drop of a stranger's memory, ended the engine on one of its
+        // own threads. That thread has work to do before it can end, so another waits for it.
         thread::Builder::new()
             .name("blkmq-stop".to_owned())
             .spawn(move || running.stop(timeout))

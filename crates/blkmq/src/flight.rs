@@ -22,9 +22,34 @@ use crate::volume::Address;
 /// The I/O begins when the future is first polled, or with [`Request::submit`]. It works on any
 /// executor.
 ///
-/// Dropping it is safe at any time. An I/O that has not gone to the layer yet is forgotten. One that
-/// has is carried out all the same, and its memory is freed, by a thread of the engine, when the
-/// device has given it back.
+/// Dropping it is safe at any time. An I/O that has not gone to the layer yet is forgotten. One
+/// that has is carried out all the same, and its memory is freed, by a thread of the engine, when
+/// the device has given it back.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use blkmq::{Builder, DiskOptions, VolumeOptions};
+/// # let mut builder = Builder::new();
+/// # let disk = builder.memory_disk(1 << 20, DiskOptions::new())?;
+/// # builder.volume("v", disk, VolumeOptions::new())?;
+/// # let engine = builder.start()?;
+/// # let volume = engine.volume("v")?;
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// // Many at once from one task; `submit` has them begin before they are awaited.
+/// let writes = [1u8, 2, 3].map(|i| volume.write(u64::from(i) * 512, vec![i; 512]).submit());
+/// for write in writes {
+///     write.await.0?;
+/// }
+/// // Whoever is in a hurry may let go: the read ends by itself.
+/// let read = volume.read(512, vec![0; 1536]);
+/// match tokio::time::timeout(Duration::from_secs(1), read).await {
+///     Ok((result, bytes)) => result.map(|()| assert_eq!(bytes[1535], 3))?,
+///     Err(_elapsed) => println!("not in a second"),
+/// }
+/// # Ok::<(), blkmq::Error>(())
+/// # })?;
+/// # Ok::<(), blkmq::Error>(())
+/// ```
 #[must_use = "an I/O does nothing unless it is awaited, waited for, or submitted"]
 pub struct Io<K: Kind> {
     state: State<K>,
@@ -81,8 +106,8 @@ pub(crate) fn is_worker() -> bool {
     IS_WORKER.get()
 }
 
-/// The worker that serves the calling thread: the threads that submit are numbered as they come, and
-/// go to the workers in turn. So one thread's I/Os stay together and in their order.
+/// The worker that serves the calling thread: the threads that submit are numbered as they come,
+/// and go to the workers in turn. So one thread's I/Os stay together and in their order.
 fn worker_of_thread(workers: usize) -> usize {
     let number = NUMBER.get().unwrap_or_else(|| NUMBERS.fetch_add(1, Ordering::Relaxed));
     NUMBER.set(Some(number));
@@ -175,8 +200,8 @@ impl<K: Kind> Waiter for Flight<K> {
     fn go(self: Arc<Self>) -> bool {
         let mut segments = Segments::new();
         if let Some(kind) = &mut *lock(&self.kind) {
-            // SAFETY: the kind rests here, in memory that whoever will end the request keeps, and is
-            // taken out only after its end. `check` has looked at the lengths.
+            // SAFETY: the kind rests here, in memory that whoever will end the request keeps, and
+            // is taken out only after its end. `check` has looked at the lengths.
             unsafe { kind.lend(&mut segments) };
         }
         let io = RemoteIo {

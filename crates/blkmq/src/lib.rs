@@ -62,19 +62,19 @@
 //! # Futures and threads
 //!
 //! A [`Request`] says how; `.await`, [`Request::submit`] or [`Request::wait`] begin it. The future,
-//! [`Io`], needs nothing but a waker, so any executor will do, and it may be dropped at any time: what
-//! the device has is finished, and its memory freed then.
+//! [`Io`], needs nothing but a waker, so any executor will do, and it may be dropped at any time:
+//! what the device has is finished, and its memory freed then.
 //!
 //! Wakers are called, and the memory of dropped futures is freed, by the engine's threads, which
-//! serve everybody: they should neither block nor panic there. A panic on a worker ends the process,
-//! because its I/O would never end.
+//! serve everybody: they should neither block nor panic there. A panic on a worker ends the
+//! process, because its I/O would never end.
 //!
 //! # Bounds
 //!
 //! A volume has a limited number of I/Os with the layer at a time,
 //! [`in_flight_max`](VolumeOptions::in_flight_max). Those beyond it wait their turn, asynchronously
-//! or blocking as they were begun, the higher classes first. How many wait is up to the program: each
-//! costs its memory and one small allocation.
+//! or blocking as they were begun, the higher classes first. How many wait is up to the program:
+//! each costs its memory and one small allocation.
 //!
 //! # The end
 //!

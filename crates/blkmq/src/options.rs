@@ -76,16 +76,16 @@ impl DiskOptions {
         self
     }
 
-    /// How many requests the disk's queue holds, 1 to 32768. Default 256. The scheduler chooses among
-    /// these.
+    /// How many requests the disk's queue holds, 1 to 32768. Default 256. The scheduler chooses
+    /// among these.
     pub fn nr_requests(mut self, nr_requests: u32) -> Self {
         self.nr_requests = nr_requests;
         self
     }
 
-    /// How many requests the device is given at a time, 1 to 32768. Default: as many as there are. A
-    /// device that is given everything at once orders it by itself, so a scheduler needs a limit here
-    /// to have a say.
+    /// How many requests the device is given at a time, 1 to 32768. Default: as many as there are.
+    /// A device that is given everything at once orders it by itself, so a scheduler needs a limit
+    /// here to have a say.
     pub fn queue_depth(mut self, queue_depth: u32) -> Self {
         self.queue_depth = Some(queue_depth);
         self

@@ -17,9 +17,9 @@ use crate::request::Request;
 /// Cheap to clone, and usable from any thread. It does not keep the engine running: once that has
 /// been shut down, I/O ends in [`Error::Closed`].
 ///
-/// Offsets and lengths are multiples of [`block_bytes`](Volume::block_bytes). Two I/Os that are under
-/// way together may be carried out in either order, or at once if they do not overlap; who needs an
-/// order awaits the first before the second begins.
+/// Offsets and lengths are multiples of [`block_bytes`](Volume::block_bytes). Two I/Os that are
+/// under way together may be carried out in either order, or at once if they do not overlap; who
+/// needs an order awaits the first before the second begins.
 #[derive(Clone)]
 pub struct Volume {
     pub(crate) address: Arc<Address>,
@@ -48,8 +48,8 @@ impl Volume {
         self.address.size_bytes
     }
 
-    /// What offsets and lengths have to be multiples of, in bytes: 512, or the block that direct I/O
-    /// needs.
+    /// What offsets and lengths have to be multiples of, in bytes: 512, or the block that direct
+    /// I/O needs.
     pub fn block_bytes(&self) -> u64 {
         u64::from(self.address.limits.logical_block_sectors) * SECTOR_SIZE_BYTES
     }
@@ -62,6 +62,25 @@ impl Volume {
     /// Reads: fills the whole length of `buf` from `offset_bytes` on.
     ///
     /// Answers how it ended, and the buffer, whose contents are unspecified if it failed.
+    ///
+    /// ```
+    /// # use blkmq::{Builder, Class, DiskOptions, VolumeOptions};
+    /// # let mut builder = Builder::new();
+    /// # let disk = builder.memory_disk(1 << 20, DiskOptions::new())?;
+    /// # builder.volume("v", disk, VolumeOptions::new())?;
+    /// # let engine = builder.start()?;
+    /// # let volume = engine.volume("v")?;
+    /// let (result, bytes) = volume.read(0, vec![1; 4096]).priority(Class::RealTime, 0).wait();
+    /// result?;
+    /// assert_eq!(bytes, [0; 4096]);
+    ///
+    /// let (result, _bytes) = volume.read(1 << 20, bytes).wait();
+    /// assert_eq!(
+    ///     result.unwrap_err().to_string(),
+    ///     "4096 bytes at 1048576 do not lie within the 1048576 bytes of volume v",
+    /// );
+    /// # Ok::<(), blkmq::Error>(())
+    /// ```
     pub fn read<B: IoBufMut>(&self, offset_bytes: u64, buf: B) -> Request<Read<B>> {
         Request::new(self, offset_bytes, Read(buf))
     }

@@ -53,7 +53,8 @@ pub(crate) struct Disk {
 pub(crate) struct Pending {
     /// Whose it is, of the worker's clients.
     pub(crate) client: Option<usize>,
-    /// Whose it is, if it came from outside. Neither this nor a client: a flush of the worker's own.
+    /// Whose it is, if it came from outside. Neither this nor a client: a flush of the worker's
+    /// own.
     pub(crate) caller: Option<Arc<dyn Caller>>,
     pub(crate) mark: u64,
     pub(crate) buffer: Option<Buffer>,
@@ -179,7 +180,12 @@ impl Cx<'_> {
             segments.push(unsafe { buffer.segment() });
         }
         let pending = Pending { client: Some(self.client), caller: None, mark, buffer };
-        hands.submit(volume, Wanted { op, flags, prio, offset_bytes, len_bytes }, segments, pending);
+        hands.submit(
+            volume,
+            Wanted { op, flags, prio, offset_bytes, len_bytes },
+            segments,
+            pending,
+        );
     }
 
     /// Takes the worker's receive buffer, 256 KiB long. It has to be put back before the call

@@ -167,8 +167,8 @@ impl Engine {
         Handle::new(Arc::clone(&self.doors))
     }
 
-    /// Stops: nothing new is taken in, what was accepted is finished, the disks are flushed, and the
-    /// workers end. All of this within `timeout`.
+    /// Stops: nothing new is taken in, what was accepted is finished, the disks are flushed, and
+    /// the workers end. All of this within `timeout`.
     ///
     /// # Errors
     ///

@@ -66,8 +66,8 @@ impl Handle {
         self.doors.mailboxes.len()
     }
 
-    /// Hands an I/O to a worker. [`Caller::done`] says how it ended, be it that the volume cannot do
-    /// it. Nothing bounds how many are handed over: the caller does.
+    /// Hands an I/O to a worker. [`Caller::done`] says how it ended, be it that the volume cannot
+    /// do it. Nothing bounds how many are handed over: the caller does.
     ///
     /// # Errors
     ///

@@ -24,7 +24,8 @@ pub(crate) fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder can be made")
 }
 
-/// A builder with one disk of `size_bytes`, and one volume `v` over all of it. The file is `disk` in
+/// A builder with one disk of `size_bytes`, and one volume `v` over all of it. The file is `disk`
+/// in
 /// `folder`, and is opened as it is if it exists.
 pub(crate) fn builder(
     on: On,
