@@ -36,8 +36,8 @@
 //!
 //! The device reads and writes memory while the program goes on, so an I/O owns its memory: it goes
 //! in with the request, and comes back with the answer, `(result, memory)`. A `Vec<u8>` or a
-//! `Box<[u8]>` will do; a [`Buffer`] begins at a page, which spares direct I/O a copy. [`IoBuf`] and
-//! [`IoBufMut`] are for memory of other kinds.
+//! `Box<[u8]>` will do; a [`Buffer`] begins at a page, which spares direct I/O a copy. The traits
+//! [`IoBuf`] and [`IoBufMut`] are for memory of other kinds.
 //!
 //! ```
 //! # use blkmq::{Builder, DiskOptions, VolumeOptions};
