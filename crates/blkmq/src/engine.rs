@@ -1,6 +1,7 @@
 //! The running engine, and its end.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use crate::volume::Volume;
 /// of failures.
 pub struct Engine {
     volumes: Vec<Volume>,
-    /// `None` once it has been stopped.
-    running: Option<blkmq_runtime::Engine>,
+    /// `None` once it has been stopped. Behind a lock, which nobody waits for, only so that an engine
+    /// can be shared.
+    running: Mutex<Option<blkmq_runtime::Engine>>,
     stop_timeout: Duration,
 }
 
@@ -26,7 +28,7 @@ impl Engine {
         volumes: Vec<Volume>,
         stop_timeout: Duration,
     ) -> Self {
-        Engine { volumes, running: Some(running), stop_timeout }
+        Engine { volumes, running: Mutex::new(Some(running)), stop_timeout }
     }
 
     /// The volume of this name.
@@ -63,7 +65,8 @@ impl Engine {
     }
 
     fn stop(&mut self, timeout: Duration) -> Result<(), Error> {
-        let Some(running) = self.running.take() else { return Ok(()) };
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(running) = running else { return Ok(()) };
         self.volumes.iter().for_each(|volume| volume.address.gate.close());
         if !is_worker() {
             return Ok(running.stop(timeout)?);

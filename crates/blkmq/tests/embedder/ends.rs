@@ -1,12 +1,13 @@
 //! The end of an engine, with I/O in flight and from wherever it comes.
 
+use std::future::IntoFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use blkmq::{Buffer, DiskOptions, Engine, Error, Volume, VolumeOptions};
+use blkmq::{Buffer, DiskOptions, Engine, Error, StopError, Volume, VolumeOptions};
 use futures::FutureExt;
 use tempfile::TempDir;
 
@@ -105,6 +106,35 @@ fn a_dropped_engine_finishes_too() {
     });
 }
 
+#[test]
+fn an_end_that_takes_too_long_says_so_and_what_is_in_flight_ends_all_the_same() {
+    within_limit(|| {
+        // Eight megabytes take a while, but this thread may be held up for longer.
+        let try_once = |_| {
+            let folder = folder();
+            let engine = engine(On::File, &folder, 8 << 20, 1);
+            let volume = engine.volume("v").unwrap();
+            let io = volume.write(0, vec![0xA5; 8 << 20]).submit();
+            Some((engine.shutdown(Duration::ZERO).err()?, volume, io, folder))
+        };
+        let (error, volume, io, _folder) = (0..20).find_map(try_once).expect("it is cut short");
+        assert!(matches!(error, Error::Stop(StopError::Timeout(_))), "{error}");
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::TimedOut);
+        assert!(matches!(volume.flush().wait(), Err(Error::Closed)));
+        io.wait().0.unwrap();
+    });
+}
+
+#[test]
+fn engines_volumes_and_futures_can_be_shared_and_sent() {
+    fn can<T: Send + Sync>() {}
+    fn can_be_sent<T: Send>() {}
+    can::<Engine>();
+    can::<Volume>();
+    can::<Error>();
+    can_be_sent::<blkmq::Io<blkmq::kind::Read<Buffer>>>();
+}
+
 /// A waker that ends the engine, on the engine's own thread.
 struct EndsIt(Mutex<Option<Engine>>, Sender<Option<String>>);
 
@@ -121,7 +151,7 @@ fn an_engine_that_is_dropped_by_its_own_thread_ends() {
         let folder = folder();
         let engine = engine(On::File, &folder, 8 << 20, 1);
         let volume = engine.volume("v").unwrap();
-        let mut io = volume.write(0, vec![0xA5; 8 << 20]).submit();
+        let mut io = volume.write(0, vec![0xA5; 8 << 20]).into_future();
         let (woken, wakes) = channel();
         let waker = Waker::from(Arc::new(EndsIt(Mutex::new(Some(engine)), woken)));
         let polled = io.poll_unpin(&mut Context::from_waker(&waker));
