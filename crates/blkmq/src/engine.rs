@@ -16,7 +16,7 @@ use crate::volume::Volume;
 /// of failures.
 pub struct Engine {
     volumes: Vec<Volume>,
-    /// `None` once it has been stopped. Behind a lock, which nobody waits for, only so that an engine
+    /// `None` once it has been stopped. Behind a lock, for which nobody waits, so that an engine
     /// can be shared.
     running: Mutex<Option<blkmq_runtime::Engine>>,
     stop_timeout: Duration,
