@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::mailbox::{Mailbox, Message};
 use crate::poller::Poller;
 use crate::port::{Port, Work};
+use crate::remote::Caller;
 use crate::service::{Io, Service};
 use crate::timers::Timers;
 use crate::volume::{Volume, VolumeId};
@@ -50,10 +51,22 @@ pub(crate) struct Disk {
 
 /// A request in flight.
 pub(crate) struct Pending {
-    /// Whose it is; `None` for a flush of the worker's own.
+    /// Whose it is, of the worker's clients.
     pub(crate) client: Option<usize>,
+    /// Whose it is, if it came from outside. Neither this nor a client: a flush of the worker's
+    /// own.
+    pub(crate) caller: Option<Arc<dyn Caller>>,
     pub(crate) mark: u64,
     pub(crate) buffer: Option<Buffer>,
+}
+
+/// What is wanted of a volume.
+pub(crate) struct Wanted {
+    pub(crate) op: Op,
+    pub(crate) flags: Flags,
+    pub(crate) prio: Option<Priority>,
+    pub(crate) offset_bytes: u64,
+    pub(crate) len_bytes: u64,
 }
 
 /// A service's way to its worker, for the time of one call.
@@ -80,8 +93,40 @@ impl Hands {
         self.refused.push(Done { cookie, status, issued_at: now, submitted_at: now });
     }
 
+    /// Has the next turn submit a request, or refuses it. What `segments` lends must be owned by
+    /// `pending`, which is kept until the request has come back.
+    pub(crate) fn submit(
+        &mut self,
+        volume: VolumeId,
+        wanted: Wanted,
+        segments: Segments,
+        pending: Pending,
+    ) {
+        let Wanted { op, flags, prio, offset_bytes, len_bytes } = wanted;
+        let cookie = self.requests.insert(pending);
+        let volume = &self.volumes[volume.0];
+        let bio = volume.place(offset_bytes, len_bytes).map(|(sector, nr_sectors)| Bio {
+            op,
+            flags,
+            prio: prio.unwrap_or(volume.prio),
+            tenant: volume.tenant,
+            sector: if op == Op::Flush { 0 } else { sector },
+            nr_sectors,
+            segments,
+            cookie: cookie as u64,
+        });
+        match bio {
+            Some(bio) if !(volume.read_only && op.is_write()) => {
+                self.disks[volume.disk.0].work.pending.push_back(bio);
+            }
+            Some(_) => self.refuse(cookie, Status::ReadOnly),
+            None => self.refuse(cookie, Status::Inval),
+        }
+    }
+
     pub(crate) fn submit_flush(&mut self, disk: usize) {
-        let cookie = self.requests.insert(Pending { client: None, mark: 0, buffer: None });
+        let pending = Pending { client: None, caller: None, mark: 0, buffer: None };
+        let cookie = self.requests.insert(pending);
         self.disks[disk].work.pending.push_back(Bio {
             op: Op::Flush,
             flags: Flags::empty(),
@@ -123,9 +168,8 @@ impl Cx<'_> {
     /// Submits an I/O. It ends in [`Service::done`], with an error if the volume cannot do it.
     pub fn submit(&mut self, volume: VolumeId, io: Io) {
         let hands = &mut *self.hands;
-        let Io { op, flags, offset_bytes, len_bytes, mut buffer, mark } = io;
-        let volume = &hands.volumes[volume.0];
-        let disk = &mut hands.disks[volume.disk.0];
+        let Io { op, flags, prio, offset_bytes, len_bytes, mut buffer, mark } = io;
+        let disk = &hands.disks[hands.volumes[volume.0].disk.0];
         let mut segments = Segments::new();
         if let Some(buffer) = &mut buffer {
             if op == Op::Read && !disk.port.fills_reads() {
@@ -135,22 +179,13 @@ impl Cx<'_> {
             // SAFETY: the buffer rests in `requests` until the request has come back.
             segments.push(unsafe { buffer.segment() });
         }
-        let cookie = hands.requests.insert(Pending { client: Some(self.client), mark, buffer });
-        let bio = volume.place(offset_bytes, len_bytes).map(|(sector, nr_sectors)| Bio {
-            op,
-            flags,
-            prio: volume.prio,
-            tenant: volume.tenant,
-            sector: if op == Op::Flush { 0 } else { sector },
-            nr_sectors,
+        let pending = Pending { client: Some(self.client), caller: None, mark, buffer };
+        hands.submit(
+            volume,
+            Wanted { op, flags, prio, offset_bytes, len_bytes },
             segments,
-            cookie: cookie as u64,
-        });
-        match bio {
-            Some(bio) if !(volume.read_only && op.is_write()) => disk.work.pending.push_back(bio),
-            Some(_) => hands.refuse(cookie, Status::ReadOnly),
-            None => hands.refuse(cookie, Status::Inval),
-        }
+            pending,
+        );
     }
 
     /// Takes the worker's receive buffer, 256 KiB long. It has to be put back before the call

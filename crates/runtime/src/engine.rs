@@ -16,6 +16,7 @@ use crate::buffer::{BUFFER_MAX_BYTES, BufferPool, PAGE_BYTES};
 use crate::clock::Clock;
 use crate::mailbox::{DiskEnv, Mailbox, Message};
 use crate::port::{DevicePort, Port};
+use crate::remote::{Doors, Handle};
 use crate::service::Service;
 use crate::volume::{DiskId, Volume, VolumeId};
 use crate::worker::{Report, Worker};
@@ -59,6 +60,7 @@ struct Surroundings<'a> {
 /// Running workers.
 pub struct Engine {
     mailboxes: Arc<[Mailbox]>,
+    doors: Arc<Doors>,
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
     next_worker: usize,
@@ -148,7 +150,8 @@ impl Builder {
             thread::Builder::new().name(name).spawn(move || run_or_abort(worker))
         });
         let threads = threads.collect::<io::Result<_>>()?;
-        Ok(Engine { mailboxes, threads, reports, next_worker: 0 })
+        let doors = Arc::new(Doors::new(&mailboxes));
+        Ok(Engine { mailboxes, doors, threads, reports, next_worker: 0 })
     }
 }
 
@@ -159,8 +162,13 @@ impl Engine {
         self.next_worker = (self.next_worker + 1) % self.mailboxes.len();
     }
 
-    /// Stops: services take in nothing new and finish what they accepted, the disks are flushed,
-    /// and the workers end. All of this within `timeout`.
+    /// The way in for threads that are no workers.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.doors))
+    }
+
+    /// Stops: nothing new is taken in, what was accepted is finished, the disks are flushed, and
+    /// the workers end. All of this within `timeout`.
     ///
     /// # Errors
     ///
@@ -174,6 +182,7 @@ impl Engine {
                 RecvTimeoutError::Disconnected => StopError::Worker,
             })
         };
+        self.doors.shut();
         self.mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Stop));
         for _ in 0..self.mailboxes.len() {
             report()?;

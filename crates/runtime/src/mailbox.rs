@@ -7,7 +7,9 @@ use std::sync::Arc;
 use blkmq_core::{CtxId, Done, Env, HctxId, Inbox, Time, WakeUp, Wish};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::remote::RemoteIo;
 use crate::service::Service;
+use crate::volume::VolumeId;
 
 /// What a worker is told by others.
 pub(crate) enum Message {
@@ -21,6 +23,8 @@ pub(crate) enum Message {
     Done { done: Done },
     /// A new client is its to serve.
     Adopt(Box<dyn Service>),
+    /// An I/O from outside.
+    Remote { volume: VolumeId, io: RemoteIo },
     /// Take in nothing new, finish what was accepted, and say so.
     Stop,
     /// Make durable what this worker's disks have written, and say so.

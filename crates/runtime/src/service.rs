@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use blkmq_core::{Flags, Op, Status, Time};
+use blkmq_core::{Flags, Op, Priority, Status, Time};
 
 use crate::buffer::Buffer;
 use crate::cx::Cx;
@@ -59,6 +59,8 @@ pub struct Io {
     pub op: Op,
     /// How.
     pub flags: Flags,
+    /// How urgently; `None` for as urgently as the volume's requests are.
+    pub prio: Option<Priority>,
     /// Where it begins, in bytes from the volume's beginning.
     pub offset_bytes: u64,
     /// Its length. Zero for a flush.

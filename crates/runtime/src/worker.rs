@@ -170,6 +170,7 @@ impl Worker {
                 Message::Wish { disk, at, why } => self.hands.timers.wish(disk, at, why),
                 Message::Done { done } => self.done.push(done),
                 Message::Adopt(service) => self.adopt(service),
+                Message::Remote { volume, io } => self.hands.submit_remote(volume, io),
                 Message::Stop => self.begin_stop(),
                 Message::Flush => self.begin_flush(),
                 Message::Exit => self.stop = Stop::Exit,
@@ -234,6 +235,10 @@ impl Worker {
         all.append(&mut self.hands.refused);
         for done in all.drain(..) {
             let pending = self.hands.requests.remove(done.cookie as usize);
+            if let Some(caller) = pending.caller {
+                caller.done(done.status);
+                continue;
+            }
             let Some(client) = pending.client else {
                 self.flush_ended(done.status);
                 continue;

@@ -155,7 +155,8 @@ fn unsafe_packages(run: &Run) -> Result<Vec<String>> {
         }
         let call = Call::new("grep").args(["-rqw", "--include=*.rs", "unsafe"]);
         if call.arg(folder.join("src")).output()?.status.success() {
-            packages.push(format!("blkmq-{name}"));
+            let facade = name == "blkmq";
+            packages.push(if facade { name.to_owned() } else { format!("blkmq-{name}") });
         }
     }
     packages.sort();

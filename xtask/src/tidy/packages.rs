@@ -23,7 +23,7 @@ const DRAWING: &[(&str, Allowed)] = &[
     ("blkmq-runtime", Allowed::These(&["blkmq-core", "blkmq-drivers"])),
     ("blkmq-exports", Allowed::These(&["blkmq-core", "blkmq-runtime"])),
     ("blkmq-cli", Allowed::All),
-    ("blkmq", Allowed::All),
+    ("blkmq", Allowed::These(&["blkmq-core", "blkmq-drivers", "blkmq-runtime"])),
     ("xtask", Allowed::These(&[])),
 ];
 

@@ -263,7 +263,8 @@ impl Requests {
     ) {
         let offset_bytes = span.map_or(0, |span| span.offset_bytes());
         let len_bytes = span.map_or(0, |span| u64::from(span.len_bytes()));
-        cx.submit(self.volume, Io { op, flags, offset_bytes, len_bytes, buffer, mark });
+        let io = Io { op, flags, prio: None, offset_bytes, len_bytes, buffer, mark };
+        cx.submit(self.volume, io);
     }
 
     fn block_status(

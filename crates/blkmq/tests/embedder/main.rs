@@ -1,0 +1,8 @@
+//! What an embedder may rely on, tried on real files and in memory.
+
+mod common;
+mod dropped;
+mod ends;
+mod errors;
+mod integrity;
+mod order;
