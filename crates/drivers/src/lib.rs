@@ -9,7 +9,7 @@ pub mod file;
 mod memory;
 mod null;
 
-pub use device::{Area, BlockSizes, Device, Extent, ExtentKind};
+pub use device::{Area, BlockSizes, Device, Extent, ExtentKind, LOGICAL_BLOCK_MAX_BYTES};
 pub use file::{File, FileOptions, OpenError};
 pub use memory::{Memory, MemoryRing};
 pub use null::{Null, NullRing};
