@@ -12,8 +12,10 @@ mod engine;
 mod mailbox;
 mod poller;
 mod port;
+mod ranges;
 mod service;
 mod timers;
+mod unaligned;
 mod volume;
 mod worker;
 
