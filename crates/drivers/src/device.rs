@@ -4,10 +4,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use blkmq_core::{Driver, Env, HctxId, Queue, SECTOR_SIZE_BYTES};
+use blkmq_core::{Driver, Env, HctxId, Queue, SECTOR_SHIFT, SECTOR_SIZE_BYTES};
 
 /// What has a hardware queue kicked; see [`Device::set_kick`].
 pub type Kick = Box<dyn Fn(HctxId) + Send + Sync>;
+
+/// The largest logical block that a device may have.
+pub const LOGICAL_BLOCK_MAX_BYTES: u32 = 64 << 10;
 
 /// A device that a runtime can drive.
 ///
@@ -83,7 +86,8 @@ pub trait Device: Driver {
         true
     }
 
-    /// The sizes that a client is told to keep to.
+    /// The sizes that requests to the device keep to. A runtime takes smaller ones from its
+    /// clients, and reads, changes and writes whole blocks for them.
     fn block_sizes(&self) -> BlockSizes {
         let limits = self.limits();
         let sector_bytes = SECTOR_SIZE_BYTES as u32;
@@ -175,6 +179,22 @@ impl Area {
         let Some(skip) = addr.addr().checked_sub(start) else { return false };
         (skip as u64).checked_add(len_bytes).is_some_and(|end| end <= self.len_bytes as u64)
     }
+}
+
+/// A logical block, in sectors.
+///
+/// # Panics
+///
+/// If it is no power of two from 512 to [`LOGICAL_BLOCK_MAX_BYTES`].
+pub(crate) fn block_sectors(block_bytes: u32) -> u32 {
+    assert!(is_logical_block(block_bytes), "no logical block has {block_bytes} bytes");
+    block_bytes >> SECTOR_SHIFT
+}
+
+/// Whether a device may have a logical block of this length.
+pub(crate) fn is_logical_block(block_bytes: u32) -> bool {
+    let range = SECTOR_SIZE_BYTES as u32..=LOGICAL_BLOCK_MAX_BYTES;
+    block_bytes.is_power_of_two() && range.contains(&block_bytes)
 }
 
 /// Refuses a range that does not lie on a device of `size_bytes`.

@@ -10,7 +10,9 @@ mod memory;
 mod model;
 mod null;
 
-pub use device::{Area, BlockSizes, Device, Extent, ExtentKind, Kick, connect_kicks};
+pub use device::{
+    Area, BlockSizes, Device, Extent, ExtentKind, Kick, LOGICAL_BLOCK_MAX_BYTES, connect_kicks,
+};
 pub use file::{File, FileOptions, OpenError};
 pub use memory::{Memory, MemoryRing};
 pub use model::{Model, ModelOptions, ModelRing};

@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use blkmq_core::{Driver, Flags, InFlight, Limits, Op, QueueRq, SECTOR_SHIFT, Segment, Status};
+use blkmq_core::{
+    Driver, Flags, InFlight, Limits, Op, QueueRq, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Segment, Status,
+};
 
-use crate::device::{Device, Extent, ExtentKind, check_range};
+use crate::device::{Device, Extent, ExtentKind, block_sectors, check_range};
 
 /// The unit of allocation and of locking.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -19,6 +21,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Memory {
     size_bytes: u64,
+    block_sectors: u32,
     chunks: Box<[RwLock<Chunk>]>,
 }
 
@@ -34,9 +37,21 @@ pub struct MemoryRing {
 impl Memory {
     /// A device of `size_bytes`, rounded down to whole sectors.
     pub fn new(size_bytes: u64) -> Self {
-        let size_bytes = size_bytes >> SECTOR_SHIFT << SECTOR_SHIFT;
+        Memory::with_block(size_bytes, SECTOR_SIZE_BYTES as u32)
+    }
+
+    /// A device of `size_bytes`, rounded down to whole blocks, that takes whole blocks of
+    /// `block_bytes` only.
+    ///
+    /// # Panics
+    ///
+    /// If `block_bytes` is no power of two from 512 to 65536.
+    pub fn with_block(size_bytes: u64, block_bytes: u32) -> Self {
+        let block_sectors = block_sectors(block_bytes);
+        let size_bytes = size_bytes / u64::from(block_bytes) * u64::from(block_bytes);
         let count = size_bytes.div_ceil(CHUNK_BYTES as u64);
-        Memory { size_bytes, chunks: (0..count).map(|_| RwLock::new(None)).collect() }
+        let chunks = (0..count).map(|_| RwLock::new(None)).collect();
+        Memory { size_bytes, block_sectors, chunks }
     }
 
     /// Does what a request asks for.
@@ -121,7 +136,7 @@ impl Driver for Memory {
     fn limits(&self) -> Limits {
         Limits {
             capacity_sectors: self.size_bytes >> SECTOR_SHIFT,
-            logical_block_sectors: 1,
+            logical_block_sectors: self.block_sectors,
             max_sectors: 1 << 16,
             max_segments: 128,
             // 4 GiB, the most that a client of 32 bits asks for: each chunk is visited in the

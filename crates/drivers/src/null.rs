@@ -2,9 +2,9 @@
 
 use std::io;
 
-use blkmq_core::{Driver, InFlight, Limits, QueueRq, SECTOR_SHIFT, Status};
+use blkmq_core::{Driver, InFlight, Limits, QueueRq, SECTOR_SHIFT, SECTOR_SIZE_BYTES, Status};
 
-use crate::device::Device;
+use crate::device::{Device, block_sectors};
 
 /// A device that completes every request at once and stores nothing.
 ///
@@ -13,6 +13,7 @@ use crate::device::Device;
 #[derive(Clone, Debug)]
 pub struct Null {
     size_bytes: u64,
+    block_sectors: u32,
 }
 
 /// The requests that have ended and wait to be reaped.
@@ -24,7 +25,18 @@ pub struct NullRing {
 impl Null {
     /// A device of `size_bytes`, rounded down to whole sectors.
     pub fn new(size_bytes: u64) -> Self {
-        Null { size_bytes }
+        Null::with_block(size_bytes, SECTOR_SIZE_BYTES as u32)
+    }
+
+    /// A device of `size_bytes`, rounded down to whole blocks, that takes whole blocks of
+    /// `block_bytes` only.
+    ///
+    /// # Panics
+    ///
+    /// If `block_bytes` is no power of two from 512 to 65536.
+    pub fn with_block(size_bytes: u64, block_bytes: u32) -> Self {
+        let size_bytes = size_bytes / u64::from(block_bytes) * u64::from(block_bytes);
+        Null { size_bytes, block_sectors: block_sectors(block_bytes) }
     }
 }
 
@@ -32,13 +44,15 @@ impl Driver for Null {
     type Ring = NullRing;
 
     fn limits(&self) -> Limits {
+        // The largest number of sectors that is whole blocks.
+        let most_sectors = !(self.block_sectors - 1);
         Limits {
             capacity_sectors: self.size_bytes >> SECTOR_SHIFT,
-            logical_block_sectors: 1,
+            logical_block_sectors: self.block_sectors,
             max_sectors: 1 << 16,
             max_segments: 128,
-            max_discard_sectors: u32::MAX,
-            max_write_zeroes_sectors: u32::MAX,
+            max_discard_sectors: most_sectors,
+            max_write_zeroes_sectors: most_sectors,
             read_only: false,
             ..Limits::default()
         }

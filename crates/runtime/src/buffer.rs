@@ -209,10 +209,26 @@ impl Buffer {
     ///
     /// The buffer must be kept, and not be looked at, until the request has come back.
     pub(crate) unsafe fn segment(&mut self) -> Segment {
+        // SAFETY: the caller promises the same for all of it.
+        unsafe { self.part(0, self.len_bytes) }
+    }
+
+    /// `len_bytes` of the memory, from `start` on, as a request's segment.
+    ///
+    /// # Safety
+    ///
+    /// The buffer must be kept, and this part of it not be looked at, until the request has come
+    /// back.
+    pub(crate) unsafe fn part(&mut self, start: usize, len_bytes: usize) -> Segment {
+        let is_inside = start.checked_add(len_bytes).is_some_and(|end| end <= self.len_bytes);
+        assert!(is_inside, "a part lies in its buffer: {len_bytes} at {start}");
         let buffer = self.in_arena.then_some(BufferIndex(0));
-        let len_bytes = u32::try_from(self.len_bytes).expect("a buffer's length is bounded");
+        let len_bytes = u32::try_from(len_bytes).expect("a buffer's length is bounded");
+        // No reference to the memory is made here: other parts of it may be lent already.
+        // SAFETY: the part lies in the block.
+        let addr = unsafe { self.addr().add(start) };
         // SAFETY: the memory is the buffer's, which the caller keeps untouched.
-        unsafe { Segment::new(self.as_mut_ptr(), len_bytes, buffer) }
+        unsafe { Segment::new(addr.as_ptr(), len_bytes, buffer) }
     }
 
     fn addr(&self) -> NonNull<u8> {

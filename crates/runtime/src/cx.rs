@@ -13,9 +13,11 @@ use crate::clock::Clock;
 use crate::mailbox::{Mailbox, Message};
 use crate::poller::Poller;
 use crate::port::{Port, Work};
+use crate::ranges::RangeLock;
 use crate::remote::Caller;
 use crate::service::{Io, Service};
 use crate::timers::Timers;
+use crate::unaligned::Hold;
 use crate::volume::{Volume, VolumeId};
 
 /// How long the receive buffer is that a worker lends to its services.
@@ -33,8 +35,14 @@ pub(crate) struct Hands {
     pub(crate) timers: Timers,
     /// Requests of this worker's clients; the cookie is the place here.
     pub(crate) requests: Slab<Pending>,
-    /// Requests that ended without having gone to their disk.
-    pub(crate) refused: Vec<Done>,
+    /// Requests that ended here: their disk was not asked, or has answered all their parts.
+    pub(crate) ended: Vec<Done>,
+    /// Unaligned requests that wait for a bounce buffer, in the order of their coming.
+    pub(crate) without_bounce: VecDeque<usize>,
+    /// The bounce buffer for when the pool is empty; absent while it is in use.
+    pub(crate) reserve: Option<Buffer>,
+    /// The length of bounce buffers; `None` if no disk needs any.
+    pub(crate) bounce_bytes: Option<usize>,
     /// Clients that wait for memory, in the order of their coming.
     pub(crate) hungry: VecDeque<usize>,
     pub(crate) scratch: Vec<u8>,
@@ -47,17 +55,28 @@ pub(crate) struct Hands {
 pub(crate) struct Disk {
     pub(crate) port: Box<dyn Port>,
     pub(crate) work: Work,
+    /// Absent if the disk takes everything that can be asked for as it is.
+    pub(crate) ranges: Option<Arc<RangeLock>>,
 }
 
 /// A request in flight.
 pub(crate) struct Pending {
-    /// Whose it is, of the worker's clients.
-    pub(crate) client: Option<usize>,
-    /// Whose it is, if it came from outside. Neither this nor a client: a flush of the worker's
-    /// own.
-    pub(crate) caller: Option<Arc<dyn Caller>>,
+    pub(crate) owner: Owner,
     pub(crate) mark: u64,
     pub(crate) buffer: Option<Buffer>,
+    /// What it holds on its disk, or waits for.
+    pub(crate) hold: Option<Hold>,
+}
+
+/// Whose a request is.
+pub(crate) enum Owner {
+    Client(usize),
+    /// Somebody outside.
+    Caller(Arc<dyn Caller>),
+    /// A flush of the worker's own.
+    Worker,
+    /// A part of the unaligned request at this place in `requests`.
+    Part(usize),
 }
 
 /// What is wanted of a volume.
@@ -84,13 +103,12 @@ impl Disk {
 
 impl Hands {
     pub(crate) fn is_due(&self) -> bool {
-        !self.refused.is_empty() || self.disks.iter().any(Disk::is_due)
+        !self.ended.is_empty() || self.disks.iter().any(Disk::is_due)
     }
 
-    /// Ends a request that cannot go to its disk.
-    fn refuse(&mut self, cookie: usize, status: Status) {
-        let (cookie, now) = (cookie as u64, self.now);
-        self.refused.push(Done { cookie, status, issued_at: now, submitted_at: now });
+    /// Ends a request that its disk does not know of (any more).
+    pub(crate) fn finish(&mut self, cookie: u64, status: Status, submitted_at: Time) {
+        self.ended.push(Done { cookie, status, issued_at: submitted_at, submitted_at });
     }
 
     /// Has the next turn submit a request, or refuses it. What `segments` lends must be owned by
@@ -103,30 +121,34 @@ impl Hands {
         pending: Pending,
     ) {
         let Wanted { op, flags, prio, offset_bytes, len_bytes } = wanted;
-        let cookie = self.requests.insert(pending);
-        let volume = &self.volumes[volume.0];
+        let cookie = self.requests.insert(pending) as u64;
+        let id = volume;
+        let volume = &self.volumes[id.0 as usize];
         let bio = volume.place(offset_bytes, len_bytes).map(|(sector, nr_sectors)| Bio {
             op,
             flags,
             prio: prio.unwrap_or(volume.prio),
-            tenant: volume.tenant,
+            volume: id,
             sector: if op == Op::Flush { 0 } else { sector },
             nr_sectors,
             segments,
-            cookie: cookie as u64,
+            cookie,
         });
+        let disk = volume.disk.0;
         match bio {
-            Some(bio) if !(volume.read_only && op.is_write()) => {
-                self.disks[volume.disk.0].work.pending.push_back(bio);
-            }
-            Some(_) => self.refuse(cookie, Status::ReadOnly),
-            None => self.refuse(cookie, Status::Inval),
+            Some(bio) if !(volume.read_only && op.is_write()) => self.enter(disk, bio),
+            Some(_) => self.finish(cookie, Status::ReadOnly, self.now),
+            None => self.finish(cookie, Status::Inval, self.now),
         }
     }
 
     pub(crate) fn submit_flush(&mut self, disk: usize) {
-        let pending = Pending { client: None, caller: None, mark: 0, buffer: None };
-        let cookie = self.requests.insert(pending);
+        let cookie = self.requests.insert(Pending {
+            owner: Owner::Worker,
+            mark: 0,
+            buffer: None,
+            hold: None,
+        });
         self.disks[disk].work.pending.push_back(Bio {
             op: Op::Flush,
             flags: Flags::empty(),
@@ -166,6 +188,10 @@ impl Cx<'_> {
     }
 
     /// Submits an I/O. It ends in [`Service::done`], with an error if the volume cannot do it.
+    ///
+    /// Offset and length are multiples of 512 bytes. Multiples of the disk's logical block are
+    /// served best; what is not takes more requests to the disk, and holds off whatever else
+    /// changes the same blocks.
     pub fn submit(&mut self, volume: VolumeId, io: Io) {
         let hands = &mut *self.hands;
         let Io { op, flags, prio, offset_bytes, len_bytes, mut buffer, mark } = io;
@@ -179,7 +205,8 @@ impl Cx<'_> {
             // SAFETY: the buffer rests in `requests` until the request has come back.
             segments.push(unsafe { buffer.segment() });
         }
-        let pending = Pending { client: Some(self.client), caller: None, mark, buffer };
+        let owner = Owner::Client(self.client);
+        let pending = Pending { owner, mark, buffer, hold: None };
         hands.submit(
             volume,
             Wanted { op, flags, prio, offset_bytes, len_bytes },

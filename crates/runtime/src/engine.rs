@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::mailbox::{DiskEnv, Mailbox, Message};
 use crate::port::{DevicePort, Port};
 use crate::remote::{Doors, Handle};
+use crate::ranges::RangeLock;
 use crate::service::Service;
 use crate::volume::{DiskId, Volume, VolumeId};
 use crate::worker::{Report, Worker};
@@ -221,6 +222,8 @@ fn make_ports<D: Device>(
     around: &Surroundings<'_>,
 ) -> io::Result<Vec<Box<dyn Port>>> {
     let nr_ctx = u16::try_from(around.mailboxes.len()).expect("workers are counted in u16");
+    let block_sectors = device.limits().logical_block_sectors;
+    let ranges = (block_sectors > 1).then(|| Arc::new(RangeLock::new(block_sectors)));
     let env = DiskEnv { disk: around.disk, mailboxes: Arc::clone(around.mailboxes) };
     let queue = Arc::new(Queue::new(
         device,
@@ -242,7 +245,7 @@ fn make_ports<D: Device>(
         // SAFETY: a worker owns its ring and its pool, and drops the pool last.
         queue.driver().register_buffers(&mut ring, &[unsafe { pool.area() }]);
         let cpu = queue.cpu(CtxId(ctx), ring);
-        Ok(Box::new(DevicePort { queue: Arc::clone(&queue), cpu }))
+        Ok(Box::new(DevicePort { queue: Arc::clone(&queue), cpu, ranges: ranges.clone() }))
     };
     (0..nr_ctx).zip(around.pools).map(port).collect()
 }

@@ -13,8 +13,10 @@ mod mailbox;
 mod poller;
 mod port;
 mod remote;
+mod ranges;
 mod service;
 mod timers;
+mod unaligned;
 mod volume;
 mod worker;
 

@@ -21,6 +21,8 @@ pub(crate) enum Message {
     Room { disk: usize },
     /// A request of its has ended in another worker's turn.
     Done { done: Done },
+    /// A claim that a request of its has waited for is granted.
+    Granted { request: usize },
     /// A new client is its to serve.
     Adopt(Box<dyn Service>),
     /// An I/O from outside.

@@ -9,6 +9,7 @@ use blkmq_core::{Bio, Cpu, Done, Queue, Refused, Time, Wish};
 use blkmq_drivers::{Device, Extent};
 
 use crate::mailbox::DiskEnv;
+use crate::ranges::RangeLock;
 
 /// What a worker wants of its next turn at a disk.
 #[derive(Debug, Default)]
@@ -44,6 +45,9 @@ pub(crate) trait Port: Send {
     /// Whether a read fills the memory it was lent.
     fn fills_reads(&self) -> bool;
 
+    /// The disk's range lock, if it has logical blocks that may be asked for in part.
+    fn ranges(&self) -> Option<Arc<RangeLock>>;
+
     /// The map of the disk; see [`Device::extents`].
     fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>>;
 }
@@ -52,6 +56,7 @@ pub(crate) trait Port: Send {
 pub(crate) struct DevicePort<D: Device> {
     pub(crate) queue: Arc<Queue<D, DiskEnv>>,
     pub(crate) cpu: Cpu<D>,
+    pub(crate) ranges: Option<Arc<RangeLock>>,
 }
 
 impl<D: Device> Port for DevicePort<D> {
@@ -101,6 +106,10 @@ impl<D: Device> Port for DevicePort<D> {
 
     fn fills_reads(&self) -> bool {
         self.queue.driver().fills_reads()
+    }
+
+    fn ranges(&self) -> Option<Arc<RangeLock>> {
+        self.ranges.clone()
     }
 
     fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>> {

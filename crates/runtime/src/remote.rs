@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use blkmq_core::{Flags, Op, Priority, Segments, Status};
 
-use crate::cx::{Hands, Pending, Wanted};
+use crate::cx::{Hands, Owner, Pending, Wanted};
 use crate::mailbox::{Mailbox, Message};
 use crate::volume::VolumeId;
 
@@ -105,7 +105,8 @@ impl Hands {
     /// Takes in an I/O from outside.
     pub(crate) fn submit_remote(&mut self, volume: VolumeId, io: RemoteIo) {
         let RemoteIo { op, flags, prio, offset_bytes, len_bytes, segments, caller } = io;
-        let pending = Pending { client: None, caller: Some(caller), mark: 0, buffer: None };
+        let owner = Owner::Caller(caller);
+        let pending = Pending { owner, mark: 0, buffer: None, hold: None };
         let wanted = Wanted { op, flags, prio, offset_bytes, len_bytes };
         self.submit(volume, wanted, segments, pending);
     }

@@ -11,12 +11,13 @@ use tracing::error;
 
 use crate::buffer::BufferPool;
 use crate::clock::Clock;
-use crate::cx::{Cx, Disk, Hands, SCRATCH_BYTES};
+use crate::cx::{Cx, Disk, Hands, Owner, SCRATCH_BYTES};
 use crate::mailbox::{Mailbox, Message};
 use crate::poller::{Poller, Source};
 use crate::port::{Port, Work};
 use crate::service::{Interest, IoDone, Service};
 use crate::timers::{Event, Timers};
+use crate::unaligned::bounce_bytes;
 use crate::volume::Volume;
 
 /// How many turns a round takes at each disk at most, before the sockets are looked at again.
@@ -88,8 +89,12 @@ impl Worker {
                 poller.add(fd, Source::Disk(disk), readable)?;
             }
         }
-        let disks: Vec<Disk> =
-            ports.into_iter().map(|port| Disk { port, work: Work::default() }).collect();
+        let disk = |port: Box<dyn Port>| {
+            let ranges = port.ranges();
+            Disk { port, work: Work::default(), ranges }
+        };
+        let disks: Vec<Disk> = ports.into_iter().map(disk).collect();
+        let bounce_bytes = bounce_bytes(disks.iter().filter_map(|disk| disk.ranges.as_deref()));
         let hands = Hands {
             index,
             clock,
@@ -100,7 +105,10 @@ impl Worker {
             mailboxes,
             poller,
             requests: Slab::new(),
-            refused: Vec::new(),
+            ended: Vec::new(),
+            without_bounce: VecDeque::new(),
+            reserve: bounce_bytes.map(|bytes| pool.get(bytes).expect("the pool is whole")),
+            bounce_bytes,
             hungry: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             next_worker: index,
@@ -169,6 +177,7 @@ impl Worker {
                 }
                 Message::Wish { disk, at, why } => self.hands.timers.wish(disk, at, why),
                 Message::Done { done } => self.done.push(done),
+                Message::Granted { request } => self.hands.granted(request),
                 Message::Adopt(service) => self.adopt(service),
                 Message::Remote { volume, io } => self.hands.submit_remote(volume, io),
                 Message::Stop => self.begin_stop(),
@@ -232,16 +241,24 @@ impl Worker {
     /// Gives what has ended to whom it belongs.
     fn deliver(&mut self) {
         let mut all = std::mem::take(&mut self.done);
-        all.append(&mut self.hands.refused);
+        all.append(&mut self.hands.ended);
         for done in all.drain(..) {
             let pending = self.hands.requests.remove(done.cookie as usize);
-            if let Some(caller) = pending.caller {
-                caller.done(done.status);
-                continue;
-            }
-            let Some(client) = pending.client else {
-                self.flush_ended(done.status);
-                continue;
+            self.hands.let_go(pending.hold);
+            let client = match pending.owner {
+                Owner::Client(client) => client,
+                Owner::Caller(caller) => {
+                    caller.done(done.status);
+                    continue;
+                }
+                Owner::Worker => {
+                    self.flush_ended(done.status);
+                    continue;
+                }
+                Owner::Part(request) => {
+                    self.hands.part_ended(request, done.status);
+                    continue;
+                }
             };
             let done = IoDone {
                 mark: pending.mark,
@@ -258,9 +275,12 @@ impl Worker {
     /// If memory has come back, those who wait for it try again, in their order. What they do is
     /// finished in the next round, which comes without sleep.
     fn feed_hungry(&mut self) {
-        if self.hands.hungry.is_empty() || !self.hands.pool.take_freed() {
+        let is_waited_for = !self.hands.hungry.is_empty() || !self.hands.without_bounce.is_empty();
+        if !is_waited_for || !self.hands.pool.take_freed() {
             return;
         }
+        // They hold memory already, so they go before those who would take more.
+        self.hands.feed_unaligned();
         for _ in 0..self.hands.hungry.len() {
             let Some(client) = self.hands.hungry.pop_front() else { return };
             if self.clients.contains(client) {

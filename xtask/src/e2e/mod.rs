@@ -3,6 +3,7 @@
 //! is the server they judge.
 
 mod bench;
+mod blocks;
 mod copy;
 mod durable;
 mod fio;
@@ -138,6 +139,8 @@ parts! {
     qemu,
     /// fio's nbd engine, which verifies what it wrote.
     fio,
+    /// Sectors of larger blocks, written over several connections.
+    blocks,
     /// A filesystem on a volume, mounted by the kernel.
     mount,
     /// SIGTERM under load, once and twice.

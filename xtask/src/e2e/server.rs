@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) driver: &'static str,
     pub(crate) scheduler: &'static str,
     pub(crate) queue_depth: Option<u32>,
+    /// The disk's logical block, if it is not to be what the device needs.
+    pub(crate) logical_block_bytes: Option<u32>,
     /// Clients come over TCP rather than over the Unix socket.
     pub(crate) tcp: bool,
     pub(crate) bronze_read_only: bool,
@@ -57,6 +59,7 @@ impl Setup {
             driver,
             scheduler: "mq-deadline",
             queue_depth: None,
+            logical_block_bytes: None,
             tcp: false,
             bronze_read_only: false,
             volume_bytes,
@@ -86,9 +89,13 @@ impl Setup {
             _ => String::new(),
         };
         let depth = self.queue_depth.map_or(String::new(), |n| format!("queue_depth = {n}\n"));
+        let block = self
+            .logical_block_bytes
+            .map_or(String::new(), |bytes| format!("logical_block_size = {bytes}\n"));
         let tcp = if self.tcp { format!(", \"tcp:127.0.0.1:{port}\"") } else { String::new() };
         format!(
-            "[disk.main]\ndriver = \"{}\"\n{path}size = \"{}\"\nscheduler = \"{}\"\n{depth}\n\
+            "[disk.main]\ndriver = \"{}\"\n{path}size = \"{}\"\nscheduler = \"{}\"\n\
+             {depth}{block}\n\
              [volume.gold]\ndisk = \"main\"\noffset = \"0\"\nsize = \"{size}\"\nweight = 800\n\n\
              [volume.bronze]\ndisk = \"main\"\noffset = \"{size}\"\nsize = \"{size}\"\n\
              weight = 100\nread_only = {}\n\n\

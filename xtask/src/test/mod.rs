@@ -54,6 +54,7 @@ const PARTS: &[(&str, Part)] = &[
     ("copy", e2e::copy),
     ("qemu", e2e::qemu),
     ("fio", e2e::fio),
+    ("blocks", e2e::blocks),
     ("mount", e2e::mount),
     ("stop", e2e::stop),
     ("killed", e2e::killed),

@@ -4,6 +4,7 @@ use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use blkmq_core::DeadlineConfig;
+use blkmq_drivers::LOGICAL_BLOCK_MAX_BYTES;
 
 use super::Surroundings;
 use super::reader::{Field, Table};
@@ -19,6 +20,9 @@ pub(crate) struct Disk {
     pub(crate) driver: Driver,
     /// The size in bytes, a multiple of 512.
     pub(crate) size_bytes: u64,
+    /// The smallest unit that requests to the device are made of, in bytes; nothing for what the
+    /// device needs.
+    pub(crate) logical_block_bytes: Option<u32>,
     /// Who decides the order.
     pub(crate) scheduler: Scheduler,
     /// How many requests the queue holds at once.
@@ -59,11 +63,12 @@ pub(super) const MAX_HW_QUEUES: u32 = 64;
 /// The size of a disk that has none of its own and none in the file.
 const DEFAULT_SIZE_BYTES: u64 = 1 << 30;
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "driver",
     "path",
     "model",
     "size",
+    "logical_block_size",
     "scheduler",
     "nr_requests",
     "queue_depth",
@@ -149,6 +154,7 @@ fn read(name: &str, table: &Table<'_>, around: &Surroundings) -> Disk {
         name: name.to_owned(),
         driver,
         size_bytes,
+        logical_block_bytes: table.get("logical_block_size").and_then(read_logical_block),
         scheduler,
         nr_requests: integer("nr_requests", 4..=10_240).unwrap_or(256),
         queue_depth: integer("queue_depth", 1..=10_240),
@@ -212,6 +218,19 @@ fn read_model(field: &Field<'_>) -> ModelSpec {
         }
     }
     spec
+}
+
+fn read_logical_block(field: &Field<'_>) -> Option<u32> {
+    let bytes = field.integer(512..=LOGICAL_BLOCK_MAX_BYTES)?;
+    if !bytes.is_power_of_two() {
+        let (below, above) = (1 << bytes.ilog2(), bytes.next_power_of_two());
+        field.complain(
+            format!("`{}` is {bytes}, no power of two", field.path),
+            format!("write {below} or {above}"),
+        );
+        return None;
+    }
+    Some(bytes)
 }
 
 /// The size of what is there already, which stands when the configuration names none.

@@ -37,6 +37,9 @@ fn write_disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
         }
     }
     writeln!(f, "size = {}", quoted(&render_size(disk.size_bytes)))?;
+    if let Some(logical_block_bytes) = disk.logical_block_bytes {
+        writeln!(f, "logical_block_size = {logical_block_bytes}")?;
+    }
     writeln!(f, "nr_requests = {}", disk.nr_requests)?;
     if let Some(queue_depth) = disk.queue_depth {
         writeln!(f, "queue_depth = {queue_depth}")?;

@@ -30,6 +30,7 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
         name: "main".into(),
         driver: Driver::File { path: "/state/blkmq/main.img".into() },
         size_bytes: 1 << 30,
+        logical_block_bytes: None,
         scheduler: Scheduler::MqDeadline(DeadlineConfig::default()),
         nr_requests: 256,
         queue_depth: None,
@@ -61,6 +62,7 @@ const EVERY_KEY: &str = r#"
         [disk.fast]
         driver = "null"
         size = 1048576
+        logical_block_size = 4096
         scheduler = "none"
         nr_requests = 64
         queue_depth = 8
@@ -107,6 +109,7 @@ fn every_key_is_read() {
         (&fast.driver, &fast.scheduler, fast.hw_queues),
         (&Driver::Null, &Scheduler::None, 2)
     );
+    assert_eq!((fast.logical_block_bytes, slow.logical_block_bytes), (Some(4096), None));
     assert_eq!(slow.driver, Driver::File { path: "/etc/blkmq/slow.img".into() });
     let deadline = DeadlineConfig {
         read_expire: Duration::from_millis(100),
@@ -256,6 +259,16 @@ const REFUSALS: &[(&str, &str)] = &[
     (
         "[disk.d]\ndriver = 'null'\nsize = 1000",
         "t.toml:3:8: `disk.d.size` is 1000 bytes, no multiple of 512\n  mend: write 512 or 1024",
+    ),
+    (
+        "[disk.d]\ndriver = 'null'\nlogical_block_size = 3000",
+        "t.toml:3:22: `disk.d.logical_block_size` is 3000, no power of two\n  \
+         mend: write 2048 or 4096",
+    ),
+    (
+        "[disk.d]\ndriver = 'null'\nlogical_block_size = 131072",
+        "t.toml:3:22: `disk.d.logical_block_size` is 131072, out of range\n  \
+         mend: write a number from 512 to 65536",
     ),
     (
         "[disk.d]\ndriver = 'null'\nnr_requests = 3",

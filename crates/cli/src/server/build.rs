@@ -73,13 +73,18 @@ fn add_disk(
     read_only: bool,
 ) -> Result<(DiskId, Limits), Complaint> {
     let size_bytes = disk.size_bytes;
+    let block_bytes = disk.logical_block_bytes.unwrap_or(SECTOR_SIZE_BYTES as u32);
     Ok(match &disk.driver {
-        Driver::Null => add_device(builder, disk, Null::new(size_bytes)),
-        Driver::Memory => add_device(builder, disk, Memory::new(size_bytes)),
+        Driver::Null => add_device(builder, disk, Null::with_block(size_bytes, block_bytes)),
+        Driver::Memory => add_device(builder, disk, Memory::with_block(size_bytes, block_bytes)),
         Driver::Model(spec) => add_device(builder, disk, Model::new(spec.options(size_bytes))),
         Driver::File { path } => {
-            let size_bytes = Some(size_bytes);
-            let options = FileOptions { size_bytes, read_only, ..FileOptions::new(path) };
+            let options = FileOptions {
+                size_bytes: Some(size_bytes),
+                read_only,
+                logical_block_bytes: disk.logical_block_bytes,
+                ..FileOptions::new(path)
+            };
             let file = File::open(&options)
                 .map_err(|error| complaint(&format!("disk.{}", disk.name), &error))?;
             add_device(builder, disk, file)
@@ -133,7 +138,7 @@ fn add_volume(
 }
 
 fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
-    let min_bytes = u32::try_from(block_bytes(limits)).expect("a block is a few pages at most");
+    let block_bytes = u32::try_from(block_bytes(limits)).expect("a block is a few pages at most");
     let device_max_bytes = u64::from(limits.max_sectors) * SECTOR_SIZE_BYTES;
     let is_writable = !volume.read_only;
     Export {
@@ -151,8 +156,9 @@ fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
             block_status: true,
         },
         block: BlockSizes {
-            min_bytes,
-            preferred_bytes: min_bytes.max(4096),
+            // What covers a block in part is served too, but not as well.
+            min_bytes: SECTOR_SIZE_BYTES as u32,
+            preferred_bytes: block_bytes.max(4096),
             max_payload_bytes: u32::try_from(device_max_bytes)
                 .unwrap_or(u32::MAX)
                 .min(payload_max_bytes),

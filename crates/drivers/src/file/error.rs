@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::holder::Holder;
+use crate::device::LOGICAL_BLOCK_MAX_BYTES;
 
 /// Why a file cannot be served. The message has two lines: what is wrong, and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,21 @@ pub enum OpenError {
         has_bytes: u64,
         /// The smallest unit it can be read in.
         block_bytes: u32,
+    },
+    /// The logical block asked for is none, or smaller than what the storage below needs.
+    #[error(
+        "{path} cannot be served in logical blocks of {wants_bytes} bytes\n\
+         ask for a power of two from {needs_bytes} to {max_bytes}",
+        path = path.display(),
+        max_bytes = LOGICAL_BLOCK_MAX_BYTES
+    )]
+    BadBlock {
+        /// The file.
+        path: PathBuf,
+        /// The block asked for.
+        wants_bytes: u32,
+        /// The smallest that the storage takes.
+        needs_bytes: u32,
     },
     /// It is neither a regular file nor a block device.
     #[error(

@@ -19,6 +19,7 @@ use super::align;
 use super::error::OpenError;
 use super::holder::Holder;
 use super::{Abilities, File};
+use crate::device::is_logical_block;
 
 /// What to open, and how.
 #[derive(Clone, Debug)]
@@ -34,12 +35,21 @@ pub struct FileOptions {
     pub read_only: bool,
     /// Bypass the page cache, where the storage below can.
     pub direct: bool,
+    /// The logical block to serve, in bytes: a power of two up to 65536, no less than what the
+    /// storage below needs. Absent: what it needs.
+    pub logical_block_bytes: Option<u32>,
 }
 
 impl FileOptions {
     /// All of the file at `path`, for reading and writing, bypassing the page cache.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        FileOptions { path: path.into(), size_bytes: None, read_only: false, direct: true }
+        FileOptions {
+            path: path.into(),
+            size_bytes: None,
+            read_only: false,
+            direct: true,
+            logical_block_bytes: None,
+        }
     }
 }
 
@@ -62,7 +72,15 @@ pub(super) fn open(options: &FileOptions) -> Result<File, OpenError> {
     };
     let has_bytes = fit_size(&lock, &stat, block_device, options)?;
     let fd = open_again(&stat, options)?;
-    let alignment = align::find(&fd, path, block_device, options.direct)?;
+    let mut alignment = align::find(&fd, path, block_device, options.direct)?;
+    if let Some(wants_bytes) = options.logical_block_bytes {
+        let needs_bytes = alignment.block_bytes;
+        if !is_logical_block(wants_bytes) || wants_bytes < needs_bytes {
+            let path = path.to_owned();
+            return Err(OpenError::BadBlock { path, wants_bytes, needs_bytes });
+        }
+        alignment.block_bytes = wants_bytes;
+    }
     let block_bytes = u64::from(alignment.block_bytes);
     let size_bytes = options.size_bytes.unwrap_or(has_bytes) / block_bytes * block_bytes;
     if size_bytes == 0 {

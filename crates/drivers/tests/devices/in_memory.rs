@@ -100,3 +100,16 @@ fn null_completes_at_once_and_leaves_memory_alone() {
     let end = bio(Op::Read, Flags::empty(), (1 << 21) - 7, 8, &segment);
     assert_eq!(rig.refusal(end), Status::Inval);
 }
+
+#[test]
+fn larger_blocks_are_all_that_is_taken() {
+    let mut rig = Rig::new(Memory::with_block((1 << 20) + 2048, 4096), 4);
+    assert_eq!(rig.device().size_bytes(), 1 << 20, "whole blocks of it");
+    assert_eq!(rig.device().block_sizes().minimum_bytes, 4096);
+    let memory = Pages::new(4096);
+    let sector = [memory.segment(0, 512, None)];
+    assert_eq!(rig.refusal(bio(Op::Write, Flags::empty(), 8, 1, &sector)), Status::Inval);
+    let block = [memory.segment(0, 4096, None)];
+    assert_eq!(rig.run(bio(Op::Write, Flags::empty(), 8, 8, &block)), Status::Ok);
+    assert_eq!(Null::with_block(10_000, 4096).size_bytes(), 8192);
+}

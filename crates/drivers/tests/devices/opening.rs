@@ -103,3 +103,22 @@ fn what_stores_nothing_is_refused() {
     let below_a_file = open(&folder.path().join("file/disk.img"), Some(512)).unwrap_err();
     assert!(below_a_file.to_string().contains("a folder on the way is a file"), "{below_a_file}");
 }
+
+#[test]
+fn the_logical_block_may_be_raised_and_not_lowered() {
+    let folder = Folder::on_disk();
+    let path = folder.path().join("disk.img");
+    let with = |logical_block_bytes| {
+        let size_bytes = Some((1 << 20) + 512);
+        File::open(&FileOptions { size_bytes, logical_block_bytes, ..FileOptions::new(&path) })
+    };
+    let file = with(Some(16 << 10)).unwrap();
+    assert_eq!(file.block_sizes().minimum_bytes, 16 << 10);
+    assert_eq!(file.size_bytes(), 1 << 20, "whole blocks of it");
+    drop(file);
+    for wrong in [256, 12 << 10, 128 << 10] {
+        let error = with(Some(wrong)).unwrap_err();
+        assert!(matches!(error, OpenError::BadBlock { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("{wrong} bytes")), "{error}");
+    }
+}

@@ -28,8 +28,8 @@ struct Shared {
 pub(crate) struct Gated {
     memory: Memory,
     gate: Gate,
-    /// Every request fails.
-    fails: bool,
+    /// Whether a request of this kind fails.
+    fails: fn(Op) -> bool,
 }
 
 /// What waits at the gate.
@@ -75,11 +75,21 @@ pub(crate) fn await_that(condition: impl Fn() -> bool) {
 
 impl Gated {
     pub(crate) fn new(size_bytes: u64, gate: Gate) -> Self {
-        Gated { memory: Memory::new(size_bytes), gate, fails: false }
+        Gated { memory: Memory::new(size_bytes), gate, fails: |_| false }
     }
 
     pub(crate) fn broken(size_bytes: u64, gate: Gate) -> Self {
-        Gated { fails: true, ..Gated::new(size_bytes, gate) }
+        Gated { fails: |_| true, ..Gated::new(size_bytes, gate) }
+    }
+
+    /// Of `memory`, with some kinds of requests that fail.
+    pub(crate) fn failing(memory: Memory, gate: Gate, fails: fn(Op) -> bool) -> Self {
+        Gated { memory, gate, fails }
+    }
+
+    /// The gate it is behind.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 }
 
@@ -95,7 +105,7 @@ impl Driver for Gated {
             self.gate.shared.flushed.fetch_add(1, Ordering::SeqCst);
         }
         self.gate.shared.arrived.fetch_add(1, Ordering::SeqCst);
-        if self.fails {
+        if (self.fails)(rq.op()) {
             return QueueRq::Failed(rq, Status::IoErr);
         }
         ring.waiting.push(rq);

@@ -1,5 +1,6 @@
 //! The server over real sockets, with the real runtime under it.
 
+mod blocks;
 mod client;
 mod ends;
 mod fixture;
