@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use blkmq_core::{Deadline, DeadlineConfig, Driver, Limits, SECTOR_SIZE_BYTES, TenantId};
+use blkmq_core::{Deadline, DeadlineConfig, Driver, Limits, SECTOR_SIZE_BYTES, TenantConfig};
 use blkmq_drivers::{File, FileOptions, Memory, Null};
 use blkmq_runtime::{DiskConfig, Handle, VolumeId, WORKERS_MAX};
 
@@ -177,8 +177,8 @@ impl Builder {
             disks.push((id, limits, options.nr_requests));
         }
         let mut ids = Vec::new();
-        for (tenant, planned) in self.volumes.iter().enumerate() {
-            ids.push(builder.volume(planned.volume(disks[planned.disk.0].0, tenant)));
+        for planned in &self.volumes {
+            ids.push(builder.volume(planned.volume(disks[planned.disk.0].0)));
         }
         let running = builder.start().map_err(Error::Start)?;
         let handle = running.handle();
@@ -200,13 +200,13 @@ impl Default for Builder {
 
 impl Planned {
     /// The volume as the layer knows it.
-    fn volume(&self, disk: blkmq_runtime::DiskId, tenant: usize) -> blkmq_runtime::Volume {
+    fn volume(&self, disk: blkmq_runtime::DiskId) -> blkmq_runtime::Volume {
         blkmq_runtime::Volume {
             name: self.name.clone(),
             disk,
             offset_bytes: self.options.offset_bytes,
             size_bytes: self.size_bytes,
-            tenant: TenantId(u32::try_from(tenant).unwrap_or(u32::MAX)),
+            tenant: TenantConfig::default(),
             prio: self.options.prio,
             read_only: self.options.read_only,
         }
@@ -240,5 +240,8 @@ fn config(options: &DiskOptions, workers: u16) -> DiskConfig {
             Scheduler::MqDeadline => deadline(DeadlineConfig::default()),
             Scheduler::MqDeadlineWith(config) => deadline(config),
         },
+        groups: Vec::new(),
+        // The kernel ends every request on its own in time.
+        timeout: None,
     }
 }

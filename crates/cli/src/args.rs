@@ -13,6 +13,7 @@ use crate::complaint::{Complaint, did_you_mean};
 use crate::job::{self, Takes};
 use crate::model::ModelSpec;
 use crate::output::Format;
+use blkmq_core::Rates;
 
 /// The command line as clap reads it.
 #[derive(Debug, Parser)]
@@ -83,6 +84,10 @@ pub(crate) struct BenchArgs {
     /// The device's budget, shared by its hardware queues [default: none]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) queue_depth: Option<u32>,
+    /// The limits of each tenant: any of iops, read_iops, write_iops, bps, read_bps, write_bps, a
+    /// second, and burst, as in iops=20000,bps=200M,burst=1s
+    #[arg(long, value_name = "LIMITS", value_parser = crate::limits::parse_argument)]
+    pub(crate) limits: Option<Rates>,
     /// How many hardware queues [default: one a clone, up to the processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) hw_queues: Option<u16>,
@@ -146,9 +151,10 @@ pub(crate) struct Split {
 /// The commands that take job options.
 const WITH_JOBS: [&str; 1] = ["bench"];
 /// Their own options that have a value.
-const OWN_WITH_VALUE: [&str; 9] = [
+const OWN_WITH_VALUE: [&str; 10] = [
     "driver",
     "model",
+    "limits",
     "path",
     "filename",
     "scheduler",

@@ -9,6 +9,7 @@ mod commands;
 mod complaint;
 mod config;
 mod job;
+mod limits;
 mod model;
 mod output;
 mod server;

@@ -5,7 +5,7 @@ use crate::cpu::BATCH;
 use crate::driver::{Driver, Env};
 use crate::elevator::Completion;
 use crate::flush::FlushStep;
-use crate::request::{Answer, InFlight, Request};
+use crate::request::{Answer, Done, InFlight, Memory, Request};
 use crate::stats::Ended;
 use crate::status::Status;
 use crate::tags::Place;
@@ -112,7 +112,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// Ends one bio for its submitter and in the accounts.
     #[inline]
-    pub(crate) fn end_bio(&mut self, answer: Answer, status: Status) {
+    pub(crate) fn end_bio(&mut self, answer: Answer, status: Status, memory: Memory) {
         let Answer { ctx, op, volume, nr_sectors, cookie, submitted_at, issued_at, parent } =
             answer;
         let ended = Ended {
@@ -127,8 +127,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.queue.stats.end(self.cpu.ctx, &ended);
         self.cpu.counters.completed += 1;
         let done = match parent {
-            None => crate::request::Done { cookie, status, issued_at, submitted_at },
+            None => Done { cookie, status, issued_at, submitted_at, memory },
             Some(parent) => {
+                if memory == Memory::Lent {
+                    parent.lend_piece();
+                }
                 let Some(whole) = parent.end_piece(status, Some(issued_at)) else { return };
                 whole.done(parent.cookie, submitted_at)
             }
@@ -138,8 +141,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// The memory goes back to its place, and then the submitter is told, unless it was before.
     #[inline]
-    fn finish_bio(&mut self, mut request: Request, status: Status) {
-        let body = request.body_mut();
+    fn finish_bio(&mut self, request: Request, status: Status) {
+        let body = request.body();
         let (is_answered, tenant) = (body.abandoned, body.tenant);
         let answer = Answer::of(body);
         self.touch(tenant);
@@ -149,9 +152,24 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let tag = self.live.pool.rest(request.into_body());
         self.put_sched_tag(tag);
         self.ended = true;
-        if !is_answered {
-            self.end_bio(answer, status);
+        if is_answered {
+            self.return_late(answer);
+        } else {
+            self.end_bio(answer, status, Memory::Returned);
         }
+    }
+
+    /// The memory of a bio has come back whose submitter was answered before.
+    #[cold]
+    fn return_late(&mut self, answer: Answer) {
+        let Answer { ctx, cookie, submitted_at, issued_at, parent, .. } = answer;
+        let cookie = match parent {
+            None => cookie,
+            Some(parent) if parent.return_piece() => parent.cookie,
+            Some(_) => return,
+        };
+        let (status, memory) = (Status::Timeout, Memory::ReturnedLate);
+        self.tell(ctx, Done { cookie, status, issued_at, submitted_at, memory });
     }
 
     #[cold]

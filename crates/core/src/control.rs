@@ -58,8 +58,8 @@ impl Pass {
     }
 
     /// Whether nothing out of the ordinary was asked.
-    #[inline]
-    pub(crate) fn is_plain(self) -> bool {
+    #[cfg(test)]
+    fn is_plain(self) -> bool {
         self.0 & (QUIESCED | FROZEN | STALE) == 0
     }
 }

@@ -20,6 +20,7 @@ mod control;
 mod cpu;
 mod dispatch;
 mod driver;
+mod dump;
 mod elevator;
 mod enter;
 mod flush;
@@ -53,6 +54,9 @@ pub use budget::{BUDGET_DELAY, BudgetMode};
 pub use change::{Change, Changing};
 pub use cpu::{Counters, Cpu};
 pub use driver::{Driver, Env, Expired, QueueRq, Restarter, TimeoutAnswer, Wish};
+pub use dump::{
+    BudgetDump, Dump, FlushDump, HardwareDump, Overdue, RequestDump, SoftwareDump, TenantDump,
+};
 pub use elevator::{
     AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Merge, Run, Scheduler,
 };
@@ -63,7 +67,7 @@ pub use limits::Limits;
 pub use live::{HctxType, Maps};
 pub use merge::Side;
 pub use queue::{Config, Held, Queue};
-pub use request::{Abandoned, Done, InFlight, Request, SchedulerData};
+pub use request::{Abandoned, Done, InFlight, Memory, Request, SchedulerData};
 pub use stats::{Figures, Hold, Kind, KindFigures, Times};
 pub use status::Status;
 pub use tags::{

@@ -101,6 +101,10 @@ pub struct Queue<D: Driver, E: Env> {
     pub(crate) lost: Arc<Lost>,
     /// Requests whose submitters were answered while the device still has them.
     pub(crate) abandoned: Counter,
+    /// Until when the scheduler idles, as it said last; zero if it has given a request since.
+    pub(crate) idle_until: Counter,
+    /// How many bios of each submitter wait to get in.
+    pub(crate) waiting: Box<[CachePadded<Counter>]>,
     /// Nanoseconds; `u64::MAX` for never.
     timeout_ns: AtomicU64,
     entry_max: u32,
@@ -151,6 +155,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
             holds: HoldClock::default(),
             lost,
             abandoned: Counter::new(),
+            idle_until: Counter::new(),
+            waiting: (0..nr_ctx).map(|_| CachePadded::default()).collect(),
             timeout_ns: AtomicU64::new(u64::MAX),
             entry_max: config.entry_max,
         };

@@ -29,6 +29,22 @@ pub struct Done {
     pub issued_at: Time,
     /// When it was submitted.
     pub submitted_at: Time,
+    /// Whose its memory is now.
+    pub memory: Memory,
+}
+
+/// Whose the memory of a bio is when its submitter is told something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// The submitter's again.
+    #[default]
+    Returned,
+    /// Still the device's, which did not answer in time: it must stay as it is. The submitter will
+    /// be told once more, with [`Memory::ReturnedLate`].
+    Lent,
+    /// The submitter's again, some time after it was told how the bio ended. Nothing else is told by
+    /// this.
+    ReturnedLate,
 }
 
 /// Two words of a scheduler's own in each request, kept from insertion to completion.
@@ -153,6 +169,7 @@ impl Request {
         body.prepared = false;
         body.abandoned = false;
         body.flush = FlushStep::None;
+        body.parent = None;
         Request { body: Some(body) }
     }
 
@@ -320,7 +337,7 @@ impl InFlight {
         body.abandoned = true;
         let is_flush = body.flush == FlushStep::Carrier;
         let mut answers = vec![Answer::of(body)];
-        answers.extend(body.followers.iter_mut().map(|follower| Answer::of(follower.body_mut())));
+        answers.extend(body.followers.iter().map(|follower| Answer::of(follower.body())));
         Abandoned { answers, is_flush }
     }
 
@@ -358,7 +375,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// The answer that is owed for the bio in `body`; of a piece, its part in the whole's.
-    pub(crate) fn of(body: &mut Body) -> Answer {
+    pub(crate) fn of(body: &Body) -> Answer {
         Answer {
             ctx: body.ctx,
             op: body.bio.op,
@@ -367,7 +384,7 @@ impl Answer {
             cookie: body.bio.cookie,
             submitted_at: body.submitted_at,
             issued_at: body.issued_at,
-            parent: body.parent.take(),
+            parent: body.parent.clone(),
         }
     }
 }

@@ -143,6 +143,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             match elevator.scheduler.dispatch(self.now) {
                 Dispatch::Request(mut request) => {
                     elevator.in_flight += 1;
+                    self.queue.idle_until.set(0);
                     let body = request.body_mut();
                     body.scheduled = true;
                     body.grant = Some(grant);
@@ -163,6 +164,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         match pause {
             Dispatch::IdleUntil(at) => {
                 assert!(at > self.now, "a scheduler idles until a time to come");
+                self.queue.idle_until.set(at.as_ns());
                 self.queue.env.run_at(self.cpu.ctx, at, Wish::SchedulerIdle);
             }
             Dispatch::AfterCompletion => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bio::{Bio, SECTOR_SHIFT, Segment, Segments};
 use crate::limits::Limits;
-use crate::request::Done;
+use crate::request::{Done, Memory};
 use crate::status::Status;
 use crate::sync::Mutex;
 use crate::time::Time;
@@ -23,6 +23,10 @@ struct Progress {
     /// Pieces that have not ended, and one more while there is a rest that was not cut yet.
     open: u32,
     has_begun: bool,
+    /// Pieces that were answered for while the device still has their memory.
+    lent: u32,
+    /// The whole has ended while some were.
+    ended_lent: bool,
     status: Status,
     issued_at: Option<Time>,
 }
@@ -32,20 +36,28 @@ struct Progress {
 pub(crate) struct Whole {
     pub(crate) status: Status,
     pub(crate) issued_at: Option<Time>,
+    pub(crate) memory: Memory,
 }
 
 impl Whole {
     /// What the submitter is told.
     pub(crate) fn done(self, cookie: u64, submitted_at: Time) -> Done {
         let issued_at = self.issued_at.unwrap_or(submitted_at);
-        Done { cookie, status: self.status, issued_at, submitted_at }
+        Done { cookie, status: self.status, issued_at, submitted_at, memory: self.memory }
     }
 }
 
 impl Parent {
     /// The whole of which nothing has been cut off yet.
     pub(crate) fn new(cookie: u64) -> Arc<Self> {
-        let progress = Progress { open: 1, has_begun: false, status: Status::Ok, issued_at: None };
+        let progress = Progress {
+            open: 1,
+            has_begun: false,
+            lent: 0,
+            ended_lent: false,
+            status: Status::Ok,
+            issued_at: None,
+        };
         Arc::new(Parent { cookie, progress: Mutex::new(progress) })
     }
 
@@ -74,8 +86,23 @@ impl Parent {
             (Some(first), Some(this)) => Some(first.min(this)),
             (first, this) => first.or(this),
         };
-        let Progress { open, status, issued_at, .. } = *progress;
-        (open == 0).then_some(Whole { status, issued_at })
+        let Progress { open, status, issued_at, lent, .. } = *progress;
+        progress.ended_lent = open == 0 && lent > 0;
+        let memory = if lent > 0 { Memory::Lent } else { Memory::Returned };
+        (open == 0).then_some(Whole { status, issued_at, memory })
+    }
+
+    /// A piece will be answered for while the device still has its memory.
+    pub(crate) fn lend_piece(&self) {
+        self.progress.lock().lent += 1;
+    }
+
+    /// The memory of such a piece has come back. Answers whether it was the last of a whole that has
+    /// ended before.
+    pub(crate) fn return_piece(&self) -> bool {
+        let mut progress = self.progress.lock();
+        progress.lent = progress.lent.checked_sub(1).expect("what comes back was lent");
+        progress.lent == 0 && progress.ended_lent
     }
 }
 
@@ -167,7 +194,21 @@ mod tests {
         assert_eq!(parent.end_piece(Status::NoSpc, Some(Time::from_ns(7))), None);
         assert_eq!(parent.end_piece(Status::Ok, None), None);
         let whole = parent.end_piece(Status::IoErr, Some(Time::from_ns(5)));
-        let expected = Whole { status: Status::NoSpc, issued_at: Some(Time::from_ns(5)) };
+        let memory = Memory::Returned;
+        let expected = Whole { status: Status::NoSpc, issued_at: Some(Time::from_ns(5)), memory };
         assert_eq!(whole, Some(expected));
+    }
+
+    #[test]
+    fn memory_that_comes_back_late_is_told_of_once_and_only_if_it_is_late() {
+        let parent = Parent::new(1);
+        parent.add_piece();
+        parent.lend_piece();
+        parent.lend_piece();
+        assert_eq!(parent.end_piece(Status::Timeout, None), None);
+        assert!(!parent.return_piece(), "the whole has not ended yet");
+        let whole = parent.end_piece(Status::Timeout, None).unwrap();
+        assert_eq!(whole.memory, Memory::Lent);
+        assert!(parent.return_piece());
     }
 }

@@ -9,7 +9,7 @@
 use crate::driver::{Driver, Env, Expired, TimeoutAnswer, Wish};
 use crate::hardware::Flight;
 use crate::ids::HctxId;
-use crate::request::Abandoned;
+use crate::request::{Abandoned, Memory};
 use crate::status::Status;
 use crate::time::Time;
 use crate::turn::Turn;
@@ -81,7 +81,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return self.give_up_flush();
         }
         for answer in abandoned.answers {
-            self.end_bio(answer, Status::Timeout);
+            self.end_bio(answer, Status::Timeout, Memory::Lent);
         }
     }
 

@@ -276,6 +276,10 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     }
 
     fn commit(&mut self) {
+        let waiting = &self.queue.waiting[usize::from(self.cpu.ctx.0)];
+        if !self.cpu.entries.is_empty() || waiting.get() != 0 {
+            waiting.set(self.cpu.entries.len() as u64);
+        }
         if self.uncommitted {
             self.queue.driver.commit_rqs(&mut self.cpu.ring);
         }

@@ -60,6 +60,7 @@ impl Memory {
             Op::Read => self.read(rq),
             Op::Write => return self.write(rq),
             Op::Flush => {}
+            Op::DrvIn | Op::DrvOut => return Status::NotSupp,
             Op::Discard => self.zero(rq),
             Op::WriteZeroes => {
                 self.zero(rq);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use blkmq_core::{Bio, Done, Flags, Op, Priority, Segments, Status, TenantId, Time};
+use blkmq_core::{Bio, Done, Flags, Memory, Op, Priority, Segments, Status, Time};
 use blkmq_drivers::Extent;
 use slab::Slab;
 
@@ -18,7 +18,7 @@ use crate::remote::Caller;
 use crate::service::{Io, Service};
 use crate::timers::Timers;
 use crate::unaligned::Hold;
-use crate::volume::{Volume, VolumeId};
+use crate::volume::{Placed, Volume, VolumeId};
 
 /// How long the receive buffer is that a worker lends to its services.
 pub(crate) const SCRATCH_BYTES: usize = 256 << 10;
@@ -29,7 +29,7 @@ pub(crate) struct Hands {
     pub(crate) clock: Clock,
     pub(crate) now: Time,
     pub(crate) disks: Vec<Disk>,
-    pub(crate) volumes: Arc<[Volume]>,
+    pub(crate) volumes: Arc<[Placed]>,
     pub(crate) mailboxes: Arc<[Mailbox]>,
     pub(crate) poller: Poller,
     pub(crate) timers: Timers,
@@ -77,6 +77,8 @@ pub(crate) enum Owner {
     Worker,
     /// A part of the unaligned request at this place in `requests`.
     Part(usize),
+    /// A client that has been answered already, while the device still has the memory.
+    Answered,
 }
 
 /// What is wanted of a volume.
@@ -108,7 +110,8 @@ impl Hands {
 
     /// Ends a request that its disk does not know of (any more).
     pub(crate) fn finish(&mut self, cookie: u64, status: Status, submitted_at: Time) {
-        self.ended.push(Done { cookie, status, issued_at: submitted_at, submitted_at });
+        let memory = Memory::Returned;
+        self.ended.push(Done { cookie, status, issued_at: submitted_at, submitted_at, memory });
     }
 
     /// Has the next turn submit a request, or refuses it. What `segments` lends must be owned by
@@ -122,13 +125,12 @@ impl Hands {
     ) {
         let Wanted { op, flags, prio, offset_bytes, len_bytes } = wanted;
         let cookie = self.requests.insert(pending) as u64;
-        let id = volume;
-        let volume = &self.volumes[id.0 as usize];
+        let volume = &self.volumes[volume.0];
         let bio = volume.place(offset_bytes, len_bytes).map(|(sector, nr_sectors)| Bio {
             op,
             flags,
             prio: prio.unwrap_or(volume.prio),
-            volume: id,
+            volume: volume.on_disk,
             sector: if op == Op::Flush { 0 } else { sector },
             nr_sectors,
             segments,
@@ -153,7 +155,7 @@ impl Hands {
             op: Op::Flush,
             flags: Flags::empty(),
             prio: Priority::default(),
-            tenant: TenantId::default(),
+            volume: blkmq_core::VolumeId::default(),
             sector: 0,
             nr_sectors: 0,
             segments: Segments::new(),

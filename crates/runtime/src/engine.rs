@@ -8,22 +8,29 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use blkmq_core::{BudgetMode, Config, CtxId, Queue, Scheduler};
+use blkmq_core::{
+    BudgetMode, Config, CtxId, Maps, Queue, Rates, Scheduler, TenantConfig, TenantId,
+};
 use blkmq_drivers::{Device, connect_kicks};
 use tracing::error;
 
 use crate::buffer::{BUFFER_MAX_BYTES, BufferPool, PAGE_BYTES};
 use crate::clock::Clock;
-use crate::mailbox::{DiskEnv, Mailbox, Message};
+use crate::control::{Controlled, DiskControl};
+use crate::mailbox::{DiskEnv, Mailbox, Message, Settled};
 use crate::port::{DevicePort, Port};
-use crate::remote::{Doors, Handle};
 use crate::ranges::RangeLock;
+use crate::remote::{Doors, Handle};
 use crate::service::Service;
-use crate::volume::{DiskId, Volume, VolumeId};
+use crate::volume::{DiskId, Placed, Volume, VolumeId};
 use crate::worker::{Report, Worker};
 
 /// The most workers an engine has.
 pub const WORKERS_MAX: u16 = 64;
+
+/// How many bios of a tenant may wait to get in, for each worker and direction. Clients are bounded by
+/// their own quota long before.
+const ENTRY_MAX: u32 = 1 << 16;
 
 /// How much of each worker's memory is registered with the devices, which pins it.
 const ARENA_MAX_BYTES: usize = 4 << 20;
@@ -38,6 +45,10 @@ pub struct DiskConfig {
     pub hw_queues: u16,
     /// The scheduler; `None` is scheduler `none`.
     pub scheduler: Option<Box<dyn Scheduler>>,
+    /// The limits of each group of tenants on this disk.
+    pub groups: Vec<Rates>,
+    /// How long a request may be in flight before the driver is asked about it; `None` for ever.
+    pub timeout: Option<Duration>,
 }
 
 /// An engine in the making.
@@ -49,13 +60,16 @@ pub struct Builder {
 }
 
 /// Makes a disk's queue, and a port to it for each worker.
-type MakePorts = Box<dyn FnOnce(&Surroundings<'_>) -> io::Result<Vec<Box<dyn Port>>>>;
+type MakePorts =
+    Box<dyn FnOnce(&Surroundings<'_>) -> io::Result<(Vec<Box<dyn Port>>, Arc<dyn DiskControl>)>>;
 
 /// What a disk's queue is made in.
 struct Surroundings<'a> {
     disk: usize,
     mailboxes: &'a Arc<[Mailbox]>,
     pools: &'a [BufferPool],
+    /// The tenants of the disk's volumes, in their order.
+    tenants: &'a [TenantConfig],
 }
 
 /// Running workers.
@@ -64,6 +78,8 @@ pub struct Engine {
     doors: Arc<Doors>,
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
+    controls: Vec<Arc<dyn DiskControl>>,
+    clock: Clock,
     next_worker: usize,
 }
 
@@ -132,12 +148,18 @@ impl Builder {
         let share = self.memory_limit_bytes / workers;
         let pools: Vec<BufferPool> =
             (0..workers).map(|_| BufferPool::new(share, arena_bytes(share))).collect();
+        let mut controls = Vec::new();
         let mut ports: Vec<Vec<Box<dyn Port>>> = (0..workers).map(|_| Vec::new()).collect();
         for (disk, make) in self.disks.into_iter().enumerate() {
-            let made = make(&Surroundings { disk, mailboxes: &mailboxes, pools: &pools })?;
+            let of_disk = self.volumes.iter().filter(|volume| volume.disk.0 == disk);
+            let tenants: Vec<TenantConfig> = of_disk.map(|volume| volume.tenant).collect();
+            let around =
+                Surroundings { disk, mailboxes: &mailboxes, pools: &pools, tenants: &tenants };
+            let (made, control) = make(&around)?;
             ports.iter_mut().zip(made).for_each(|(ports, port)| ports.push(port));
+            controls.push(control);
         }
-        let volumes: Arc<[Volume]> = self.volumes.into();
+        let volumes: Arc<[Placed]> = Placed::all(self.volumes).into();
         let clock = Clock::new();
         let (report, reports) = channel();
         let made = ports.into_iter().zip(pools).enumerate().map(|(index, (ports, pool))| {
@@ -152,7 +174,7 @@ impl Builder {
         });
         let threads = threads.collect::<io::Result<_>>()?;
         let doors = Arc::new(Doors::new(&mailboxes));
-        Ok(Engine { mailboxes, doors, threads, reports, next_worker: 0 })
+        Ok(Engine { mailboxes, doors, threads, reports, controls, clock, next_worker: 0 })
     }
 }
 
@@ -161,6 +183,16 @@ impl Engine {
     pub fn adopt(&mut self, service: Box<dyn Service>) {
         self.mailboxes[self.next_worker].send(Message::Adopt(service));
         self.next_worker = (self.next_worker + 1) % self.mailboxes.len();
+    }
+
+    /// What can be looked at and changed of each disk while it runs, in the order of the disks.
+    pub fn controls(&self) -> &[Arc<dyn DiskControl>] {
+        &self.controls
+    }
+
+    /// The clock of the workers.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The way in for threads that are no workers.
@@ -220,23 +252,38 @@ fn make_ports<D: Device>(
     device: D,
     config: DiskConfig,
     around: &Surroundings<'_>,
-) -> io::Result<Vec<Box<dyn Port>>> {
+) -> io::Result<(Vec<Box<dyn Port>>, Arc<dyn DiskControl>)> {
     let nr_ctx = u16::try_from(around.mailboxes.len()).expect("workers are counted in u16");
     let block_sectors = device.limits().logical_block_sectors;
     let ranges = (block_sectors > 1).then(|| Arc::new(RangeLock::new(block_sectors)));
-    let env = DiskEnv { disk: around.disk, mailboxes: Arc::clone(around.mailboxes) };
+    let settled = Arc::new(Settled::default());
+    let env = DiskEnv {
+        disk: around.disk,
+        mailboxes: Arc::clone(around.mailboxes),
+        settled: Arc::clone(&settled),
+    };
+    // Each volume has a tenant of its own. A disk without volumes is flushed all the same.
+    let mut tenants = around.tenants.to_vec();
+    if tenants.is_empty() {
+        tenants.push(TenantConfig::default());
+    }
     let queue = Arc::new(Queue::new(
         device,
         Arc::new(env),
         Config {
             nr_ctx,
-            nr_hw_queues: config.hw_queues.min(nr_ctx),
+            maps: Maps::of(config.hw_queues.max(1)),
             nr_requests: config.nr_requests,
             // The queue's bound is `nr_requests`, and all of them may go out on one hardware queue.
             nr_tags: config.nr_requests,
             budget: config.queue_depth,
             budget_mode: BudgetMode::Handoff,
             scheduler: config.scheduler,
+            volumes: (0..tenants.len()).map(|tenant| TenantId(tenant as u32)).collect(),
+            tenants,
+            groups: config.groups,
+            entry_max: ENTRY_MAX,
+            timeout: config.timeout,
         },
     ));
     connect_kicks(&queue);
@@ -247,5 +294,6 @@ fn make_ports<D: Device>(
         let cpu = queue.cpu(CtxId(ctx), ring);
         Ok(Box::new(DevicePort { queue: Arc::clone(&queue), cpu, ranges: ranges.clone() }))
     };
-    (0..nr_ctx).zip(around.pools).map(port).collect()
+    let ports = (0..nr_ctx).zip(around.pools).map(port).collect::<io::Result<_>>()?;
+    Ok((ports, Arc::new(Controlled { queue: Arc::clone(&queue), settled })))
 }

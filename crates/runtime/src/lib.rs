@@ -7,13 +7,14 @@
 
 mod buffer;
 mod clock;
+mod control;
 mod cx;
 mod engine;
 mod mailbox;
 mod poller;
 mod port;
-mod remote;
 mod ranges;
+mod remote;
 mod service;
 mod timers;
 mod unaligned;
@@ -23,6 +24,7 @@ mod worker;
 pub use blkmq_drivers::{Extent, ExtentKind};
 pub use buffer::{BUFFER_MAX_BYTES, Buffer, BufferPool, PAGE_BYTES};
 pub use clock::Clock;
+pub use control::{ControlError, DiskControl};
 pub use cx::Cx;
 pub use engine::{Builder, DiskConfig, Engine, StopError, WORKERS_MAX};
 pub use remote::{Caller, Closed, Handle, RemoteIo};

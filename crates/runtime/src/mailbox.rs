@@ -2,9 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use blkmq_core::{CtxId, Done, Env, HctxId, Inbox, Time, WakeUp, Wish};
+use blkmq_core::{CtxId, Done, Env, Inbox, Time, WakeUp, Wish};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::remote::RemoteIo;
@@ -13,12 +13,10 @@ use crate::volume::VolumeId;
 
 /// What a worker is told by others.
 pub(crate) enum Message {
-    /// The hardware queue that it serves on this disk was kicked.
+    /// A turn is wanted of it at this disk.
     Kick { disk: usize },
-    /// The hardware queue that it serves on this disk wishes to be run at a time.
+    /// A turn is wanted of it at this disk at a time.
     Wish { disk: usize, at: Time, why: Wish },
-    /// Requests have come free on this disk, for a submission of its that would have blocked.
-    Room { disk: usize },
     /// A request of its has ended in another worker's turn.
     Done { done: Done },
     /// A claim that a request of its has waited for is granted.
@@ -75,28 +73,60 @@ impl Mailbox {
     }
 }
 
-/// The environment of one disk's queue: worker `i` submits by software queue `i`, and hardware
-/// queue `i` is run by worker `i`.
+/// The environment of one disk's queue: worker `i` is the thread of software queue `i`.
 pub(crate) struct DiskEnv {
     pub(crate) disk: usize,
     pub(crate) mailboxes: Arc<[Mailbox]>,
+    pub(crate) settled: Arc<Settled>,
+}
+
+/// Where whoever changes a queue waits until a quiesce or a freeze may have become complete.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// How often that may have been so.
+    times: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Settled {
+    /// How often it may have been so until now.
+    pub(crate) fn times(&self) -> u64 {
+        *self.lock()
+    }
+
+    /// Waits until it may have been so more than `times` times.
+    pub(crate) fn wait_beyond(&self, times: u64) {
+        let now = self.lock();
+        let waited = self.changed.wait_while(now, |now| *now <= times);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn note(&self) {
+        *self.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        // A number is never half changed.
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Env for DiskEnv {
-    fn kick(&self, hctx: HctxId) {
-        self.mailboxes[usize::from(hctx.0)].send(Message::Kick { disk: self.disk });
+    fn kick(&self, ctx: CtxId) {
+        self.mailboxes[usize::from(ctx.0)].send(Message::Kick { disk: self.disk });
     }
 
-    fn run_at(&self, hctx: HctxId, at: Time, why: Wish) {
+    fn run_at(&self, ctx: CtxId, at: Time, why: Wish) {
         let message = Message::Wish { disk: self.disk, at, why };
-        self.mailboxes[usize::from(hctx.0)].send(message);
-    }
-
-    fn wake(&self, ctx: CtxId) {
-        self.mailboxes[usize::from(ctx.0)].send(Message::Room { disk: self.disk });
+        self.mailboxes[usize::from(ctx.0)].send(message);
     }
 
     fn deliver(&self, ctx: CtxId, done: Done) {
         self.mailboxes[usize::from(ctx.0)].send(Message::Done { done });
+    }
+
+    fn settled(&self) {
+        self.settled.note();
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use blkmq_core::{Bio, Cpu, Done, Queue, Refused, Time, Wish};
+use blkmq_core::{Bio, Cpu, Done, Memory, Queue, Refused, Time, Wish};
 use blkmq_drivers::{Device, Extent};
 
 use crate::mailbox::DiskEnv;
@@ -84,6 +84,7 @@ impl<D: Device> Port for DevicePort<D> {
                         status,
                         issued_at: now,
                         submitted_at: now,
+                        memory: Memory::Returned,
                     });
                 }
             }

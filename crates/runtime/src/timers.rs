@@ -14,14 +14,12 @@ pub(crate) enum Event {
     Deadline { client: usize, at: Time },
 }
 
-const REASONS: [Wish; 3] = [Wish::SchedulerIdle, Wish::DriverRetry, Wish::BudgetRerun];
-
 /// Times in their order. Of the wishes of one disk with one reason the earliest is kept; deadlines
 /// are kept all, and the worker knows which of them still counts.
 #[derive(Debug)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Time, Key)>>,
-    wishes: Vec<[Option<Time>; REASONS.len()]>,
+    wishes: Vec<[Option<Time>; Wish::ALL.len()]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +31,11 @@ enum Key {
 impl Timers {
     /// For a worker with `disks` disks.
     pub(crate) fn new(disks: usize) -> Self {
-        Timers { heap: BinaryHeap::new(), wishes: vec![[None; REASONS.len()]; disks] }
+        Timers { heap: BinaryHeap::new(), wishes: vec![[None; Wish::ALL.len()]; disks] }
     }
 
     pub(crate) fn wish(&mut self, disk: usize, at: Time, why: Wish) {
-        let reason = REASONS.iter().position(|r| *r == why).expect("every reason is listed");
+        let reason = Wish::ALL.iter().position(|r| *r == why).expect("every reason is listed");
         let earliest = &mut self.wishes[disk][reason];
         if earliest.is_none_or(|earliest| at < earliest) {
             *earliest = Some(at);
@@ -66,7 +64,7 @@ impl Timers {
                     let earliest = &mut self.wishes[disk][reason];
                     if *earliest == Some(at) {
                         *earliest = None;
-                        return Some(Event::Wish { disk, why: REASONS[reason] });
+                        return Some(Event::Wish { disk, why: Wish::ALL[reason] });
                     }
                 }
             }

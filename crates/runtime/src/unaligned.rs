@@ -155,7 +155,9 @@ impl Hands {
                 return;
             }
             (bio.sector, bio.nr_sectors) = (start, nr_sectors_of(&(start..end)));
-        } else if !is_whole && self.requests[usize_of(bio.cookie)].buffer.is_none() && bio.op.has_data()
+        } else if !is_whole
+            && self.requests[usize_of(bio.cookie)].buffer.is_none()
+            && bio.op.has_data()
         {
             // What comes from outside brings memory that is not ours to copy from.
             self.finish(bio.cookie, Status::Inval, self.now);

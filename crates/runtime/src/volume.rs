@@ -1,6 +1,8 @@
 //! Volumes: address spaces on a disk, each owned by a tenant.
 
-use blkmq_core::{Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, TenantId};
+use std::ops::Deref;
+
+use blkmq_core::{Priority, SECTOR_SHIFT, SECTOR_SIZE_BYTES, TenantConfig};
 
 /// The number of a volume, in the order in which the engine was given them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,12 +23,41 @@ pub struct Volume {
     pub offset_bytes: u64,
     /// Its length, in bytes; a multiple of the disk's logical block.
     pub size_bytes: u64,
-    /// Whose it is.
-    pub tenant: TenantId,
+    /// How its tenant is served. A volume has a tenant of its own; tenants that share limits are of
+    /// one group.
+    pub tenant: TenantConfig,
     /// How urgent its requests are.
     pub prio: Priority,
     /// Nothing may be written to it.
     pub read_only: bool,
+}
+
+/// A volume with its number on its disk.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) volume: Volume,
+    pub(crate) on_disk: blkmq_core::VolumeId,
+}
+
+impl Deref for Placed {
+    type Target = Volume;
+
+    fn deref(&self) -> &Volume {
+        &self.volume
+    }
+}
+
+impl Placed {
+    /// Numbers volumes on their disks.
+    pub(crate) fn all(volumes: Vec<Volume>) -> Vec<Placed> {
+        let mut placed: Vec<Placed> = Vec::with_capacity(volumes.len());
+        for volume in volumes {
+            let before = placed.iter().filter(|other| other.disk == volume.disk).count();
+            let on_disk = blkmq_core::VolumeId(before as u32);
+            placed.push(Placed { volume, on_disk });
+        }
+        placed
+    }
 }
 
 impl Volume {

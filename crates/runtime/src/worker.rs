@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use blkmq_core::{Done, Status, Time};
+use blkmq_core::{Done, Memory, Status, Time};
 use slab::Slab;
 use tracing::error;
 
@@ -18,7 +18,7 @@ use crate::port::{Port, Work};
 use crate::service::{Interest, IoDone, Service};
 use crate::timers::{Event, Timers};
 use crate::unaligned::bounce_bytes;
-use crate::volume::Volume;
+use crate::volume::Placed;
 
 /// How many turns a round takes at each disk at most, before the sockets are looked at again.
 const TURNS_MAX: usize = 8;
@@ -76,7 +76,7 @@ impl Worker {
         index: usize,
         clock: Clock,
         ports: Vec<Box<dyn Port>>,
-        volumes: Arc<[Volume]>,
+        volumes: Arc<[Placed]>,
         mailboxes: Arc<[Mailbox]>,
         pool: BufferPool,
         report: Sender<Report>,
@@ -170,11 +170,6 @@ impl Worker {
         for message in mail.drain(..) {
             match message {
                 Message::Kick { disk } => self.hands.disks[disk].work.is_kicked = true,
-                Message::Room { disk } => {
-                    let work = &mut self.hands.disks[disk].work;
-                    work.is_blocked = false;
-                    work.is_kicked = true;
-                }
                 Message::Wish { disk, at, why } => self.hands.timers.wish(disk, at, why),
                 Message::Done { done } => self.done.push(done),
                 Message::Granted { request } => self.hands.granted(request),
@@ -243,6 +238,9 @@ impl Worker {
         let mut all = std::mem::take(&mut self.done);
         all.append(&mut self.hands.ended);
         for done in all.drain(..) {
+            if done.memory == Memory::Lent && !self.answer_early(&done) {
+                continue;
+            }
             let pending = self.hands.requests.remove(done.cookie as usize);
             self.hands.let_go(pending.hold);
             let client = match pending.owner {
@@ -251,6 +249,7 @@ impl Worker {
                     caller.done(done.status);
                     continue;
                 }
+                Owner::Answered => continue,
                 Owner::Worker => {
                     self.flush_ended(done.status);
                     continue;
@@ -270,6 +269,26 @@ impl Worker {
             self.call(client, |service, cx| service.done(cx, done));
         }
         self.done = all;
+    }
+
+    /// A request was given up while the device still has its memory. A client is told so at once, and
+    /// what the request held stays until the memory has come back. Others wait for that, since what
+    /// they do next is with the same memory. Answers whether the request has come to its end.
+    fn answer_early(&mut self, done: &Done) -> bool {
+        let pending = &mut self.hands.requests[done.cookie as usize];
+        let Owner::Client(client) = pending.owner else {
+            return matches!(pending.owner, Owner::Worker);
+        };
+        pending.owner = Owner::Answered;
+        let done = IoDone {
+            mark: pending.mark,
+            status: done.status,
+            buffer: None,
+            latency: self.hands.now.since(done.submitted_at),
+            submitted_at: done.submitted_at,
+        };
+        self.call(client, |service, cx| service.done(cx, done));
+        false
     }
 
     /// If memory has come back, those who wait for it try again, in their order. What they do is

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use blkmq_core::{CtxId, Done, Env, HctxId, Time, Wish};
+use blkmq_core::{CtxId, Done, Env, Time, Wish};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
@@ -19,8 +19,8 @@ pub(super) struct Inboxes(Box<[Inbox]>);
 #[repr(align(128))]
 pub(super) struct Inbox {
     bits: AtomicU32,
-    /// The earliest time wished for, for each reason; `u64::MAX` if there is none.
-    wishes_ns: [AtomicU64; WISHES.len()],
+    /// The earliest time wished for, for each reason in `Wish::ALL`; `u64::MAX` if there is none.
+    wishes_ns: [AtomicU64; Wish::ALL.len()],
     delivered: Mutex<Vec<Done>>,
     bell: OwnedFd,
 }
@@ -29,8 +29,6 @@ pub(super) struct Inbox {
 const SLEEPS: u32 = 1;
 /// The hardware queue was kicked.
 pub(super) const KICKED: u32 = 1 << 1;
-/// A tag came free.
-pub(super) const WOKEN: u32 = 1 << 2;
 /// Requests have ended in another thread's turn.
 pub(super) const DELIVERED: u32 = 1 << 3;
 /// A time was wished for.
@@ -38,16 +36,13 @@ pub(super) const WISHED: u32 = 1 << 4;
 /// All jobs of the group have ended.
 pub(super) const STOPPED: u32 = 1 << 5;
 
-/// The reasons for a later run, in the order of the inbox.
-pub(super) const WISHES: [Wish; 3] = [Wish::SchedulerIdle, Wish::DriverRetry, Wish::BudgetRerun];
-
 impl Inboxes {
     /// Inboxes for so many threads, with room for so many deliveries each.
     pub(super) fn new(threads: u16, nr_requests: u32) -> io::Result<Self> {
         let inbox = |_| {
             Ok(Inbox {
                 bits: AtomicU32::new(0),
-                wishes_ns: [const { AtomicU64::new(u64::MAX) }; 3],
+                wishes_ns: [const { AtomicU64::new(u64::MAX) }; Wish::ALL.len()],
                 delivered: Mutex::new(Vec::with_capacity(nr_requests as usize)),
                 bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             })
@@ -74,19 +69,15 @@ impl Inboxes {
 }
 
 impl Env for Inboxes {
-    fn kick(&self, hctx: HctxId) {
-        self.of(CtxId(hctx.0)).post(KICKED);
+    fn kick(&self, ctx: CtxId) {
+        self.of(ctx).post(KICKED);
     }
 
-    fn run_at(&self, hctx: HctxId, at: Time, why: Wish) {
-        let inbox = self.of(CtxId(hctx.0));
-        let nth = WISHES.iter().position(|wish| *wish == why).expect("every wish is listed");
+    fn run_at(&self, ctx: CtxId, at: Time, why: Wish) {
+        let inbox = self.of(ctx);
+        let nth = Wish::ALL.iter().position(|wish| *wish == why).expect("every wish is listed");
         inbox.wishes_ns[nth].fetch_min(at.as_ns(), Ordering::Relaxed);
         inbox.post(WISHED);
-    }
-
-    fn wake(&self, ctx: CtxId) {
-        self.of(ctx).post(WOKEN);
     }
 
     fn deliver(&self, ctx: CtxId, done: Done) {
@@ -122,7 +113,7 @@ impl Inbox {
         std::mem::swap(&mut *self.delivered.lock().unwrap_or_else(PoisonError::into_inner), done);
     }
 
-    /// The earliest time wished for with reason `WISHES[nth]` since the last time it was asked for.
+    /// The earliest time wished for with reason `Wish::ALL[nth]` since the last time it was asked for.
     pub(super) fn take_wish(&self, nth: usize) -> u64 {
         self.wishes_ns[nth].swap(u64::MAX, Ordering::Relaxed)
     }
@@ -168,16 +159,23 @@ impl Inbox {
 mod tests {
     use std::time::Instant;
 
+    use blkmq_core::{Memory, Status};
+
     use super::*;
+
+    fn done() -> Done {
+        let (at, memory) = (Time::ZERO, Memory::Returned);
+        Done { cookie: 0, status: Status::Ok, issued_at: at, submitted_at: at, memory }
+    }
 
     #[test]
     fn what_is_posted_wakes_a_sleeper_and_is_kept_for_one_awake() {
         let inboxes = Inboxes::new(2, 4).unwrap();
-        inboxes.kick(HctxId(1));
-        inboxes.wake(CtxId(1));
+        inboxes.kick(CtxId(1));
+        inboxes.deliver(CtxId(1), done());
         let start = Instant::now();
         inboxes.of(CtxId(1)).sleep(None, Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(inboxes.of(CtxId(1)).take(), KICKED | WOKEN);
+        assert_eq!(inboxes.of(CtxId(1)).take(), KICKED | DELIVERED);
         assert_eq!(inboxes.of(CtxId(0)).take(), 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -201,9 +199,9 @@ mod tests {
     fn the_earliest_wish_is_kept_for_each_reason() {
         let inboxes = Inboxes::new(1, 4).unwrap();
         for at in [50, 30, 40] {
-            inboxes.run_at(HctxId(0), Time::from_ns(at), Wish::DriverRetry);
+            inboxes.run_at(CtxId(0), Time::from_ns(at), Wish::DriverRetry);
         }
-        inboxes.run_at(HctxId(0), Time::from_ns(10), Wish::BudgetRerun);
+        inboxes.run_at(CtxId(0), Time::from_ns(10), Wish::BudgetRerun);
         let inbox = inboxes.of(CtxId(0));
         assert_eq!(inbox.take(), WISHED);
         assert_eq!([0, 1, 2].map(|nth| inbox.take_wish(nth)), [u64::MAX, 30, 10]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blkmq_core::{Bio, Done, Flags, Op, Priority, SECTOR_SHIFT, Segments, Status, TenantId};
+use blkmq_core::{Bio, Done, Flags, Op, Priority, SECTOR_SHIFT, Segments, Status, VolumeId};
 
 use super::memory::Memory;
 use super::pace::Pace;
@@ -16,7 +16,7 @@ pub(super) struct Load<'a> {
     pattern: Pattern,
     pace: Option<Pace>,
     memory: &'a Memory,
-    tenant: TenantId,
+    volume: VolumeId,
     prio: Priority,
     slots: Box<[Slot]>,
     free: Vec<u32>,
@@ -51,7 +51,7 @@ pub(super) struct Order<'a> {
     pub(super) region: Region,
     /// Which random choices it makes.
     pub(super) stream: u64,
-    pub(super) tenant: TenantId,
+    pub(super) volume: VolumeId,
 }
 
 impl<'a> Load<'a> {
@@ -66,7 +66,7 @@ impl<'a> Load<'a> {
             pattern: Pattern::new(job, order.stream, order.region),
             pace: Pace::of(job, start_ns),
             memory,
-            tenant: order.tenant,
+            volume: order.volume,
             prio: Priority { class: job.prioclass, level },
             slots: vec![slot; job.iodepth as usize].into_boxed_slice(),
             free: (0..job.iodepth).rev().collect(),
@@ -253,7 +253,7 @@ impl<'a> Load<'a> {
             // A job waits for its I/Os, as one with direct I/O does.
             flags: Flags::SYNC,
             prio: self.prio,
-            tenant: self.tenant,
+            volume: self.volume,
             sector: io.offset_bytes >> SECTOR_SHIFT,
             nr_sectors: io.len_bytes >> SECTOR_SHIFT,
             segments,

@@ -17,7 +17,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::SystemTime;
 
 use anyhow::Context;
-use blkmq_core::{BudgetMode, Config, CtxId, Deadline, DeadlineConfig, Queue, Scheduler, TenantId};
+use blkmq_core::{
+    Config, CtxId, Deadline, DeadlineConfig, Maps, Queue, Rates, Scheduler, TenantConfig, TenantId,
+    VolumeId,
+};
 use blkmq_drivers::{Device, connect_kicks};
 
 use crate::complaint::{Complaint, Complaints};
@@ -51,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) queue_depth: Option<u32>,
     /// The number of hardware queues; nothing for one a clone, up to the number of processors.
     pub(crate) hw_queues: Option<u16>,
+    /// The limits of each tenant.
+    pub(crate) limits: Rates,
 }
 
 /// The schedulers by their names.
@@ -107,7 +112,8 @@ struct Clone<'a> {
     nth: u32,
     /// Which of all clones it is.
     stream: u64,
-    tenant: TenantId,
+    /// Its tenant's: each has one.
+    volume: VolumeId,
 }
 
 impl Clone<'_> {
@@ -128,10 +134,10 @@ fn groups(jobs: &[Job]) -> Vec<Vec<Clone<'_>>> {
         // Each job is a tenant, unless it shares a name with another.
         let owner = job.tenant.clone().ok_or(nth);
         let next = tenants.len() as u32;
-        let tenant = TenantId(*tenants.entry(owner).or_insert(next));
+        let volume = VolumeId(*tenants.entry(owner).or_insert(next));
         for nth in 0..job.numjobs {
             let group = groups.last_mut().expect("there is always one");
-            group.push(Clone { job, nth, stream, tenant });
+            group.push(Clone { job, nth, stream, volume });
             stream += 1;
         }
     }
@@ -170,14 +176,17 @@ impl Run for Bench<'_> {
         let threads = self.clones.max(hw_queues);
         let inboxes = Inboxes::new(threads, options.nr_requests).context("making an eventfd")?;
         let inboxes = Arc::new(inboxes);
+        let tenants = tenants(&self.groups, &options.limits);
         let config = Config {
             nr_ctx: threads,
-            nr_hw_queues: hw_queues,
+            maps: Maps::of(hw_queues),
             nr_requests: options.nr_requests,
             nr_tags: options.nr_requests,
             budget: options.queue_depth,
-            budget_mode: BudgetMode::default(),
             scheduler: scheduler(options),
+            volumes: (0..tenants.len()).map(|tenant| TenantId(tenant as u32)).collect(),
+            tenants,
+            ..Config::default()
         };
         let queue = Arc::new(Queue::new(device, Arc::clone(&inboxes), config));
         connect_kicks(&queue);
@@ -206,7 +215,7 @@ impl<'a> Bench<'a> {
                 complaints.push(complain(unfit.to_string(), "change size, offset or bs"));
             };
             let region = region.map_err(unfit).ok()?;
-            Some(Order { job: clone.job, region, stream: clone.stream, tenant: clone.tenant })
+            Some(Order { job: clone.job, region, stream: clone.stream, volume: clone.volume })
         };
         let orders =
             self.groups.iter().map(|group| group.iter().filter_map(&mut order).collect()).collect();
@@ -242,6 +251,19 @@ fn check_alignment<D: Device>(job: &Job, device: &D) -> Result<(), Complaint> {
             format!("use multiples of {} for bs and offset", render_size(block_bytes.into())),
         )),
     }
+}
+
+/// The tenants of all jobs, in the order of their volumes.
+fn tenants(groups: &[Vec<Clone<'_>>], limits: &Rates) -> Vec<TenantConfig> {
+    let mut tenants = Vec::new();
+    for clone in groups.iter().flatten() {
+        let index = clone.volume.0 as usize;
+        let weight = clone.job.weight.unwrap_or(TenantConfig::default().weight);
+        if index == tenants.len() {
+            tenants.push(TenantConfig { weight, limits: *limits, group: None });
+        }
+    }
+    tenants
 }
 
 fn scheduler(options: &Options) -> Option<Box<dyn Scheduler>> {

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use blkmq_core::{Cpu, Done, Queue, Refused, Time};
+use blkmq_core::{Cpu, Done, Queue, Refused, Time, Turn, Wish};
 use blkmq_drivers::Device;
 
-use super::env::{DELIVERED, Inboxes, KICKED, STOPPED, WISHED, WISHES, WOKEN};
+use super::env::{DELIVERED, Inboxes, KICKED, STOPPED, WISHED};
 use super::load::Load;
 use super::usage;
 use crate::stats::{Stats, Usage};
@@ -43,8 +43,8 @@ pub(super) struct Thread<'a, D: Device> {
     /// A free request was announced in a turn of our own; a run passes it on if we do not need it.
     run_owed: bool,
     stopped: bool,
-    /// The earliest time wished for, for each of `WISHES`.
-    wishes_ns: [u64; WISHES.len()],
+    /// The earliest time wished for, for each of `Wish::ALL`.
+    wishes_ns: [u64; Wish::ALL.len()],
     earliest_wish_ns: u64,
     delivered: Vec<Done>,
     usage_before: Usage,
@@ -85,7 +85,7 @@ impl<'a, D: Device> Thread<'a, D> {
             blocked: false,
             run_owed: false,
             stopped: false,
-            wishes_ns: [u64::MAX; WISHES.len()],
+            wishes_ns: [u64::MAX; Wish::ALL.len()],
             earliest_wish_ns: u64::MAX,
             delivered: Vec::with_capacity(group.nr_requests as usize),
             usage_before: Usage::default(),
@@ -105,104 +105,63 @@ impl<'a, D: Device> Thread<'a, D> {
         let _stop = StopOnDrop(self.group.inboxes);
         while !self.stopped {
             let now_ns = self.group.clock.now_ns();
-            let came = self.take_in(now_ns);
-            let went = self.send(now_ns);
+            let is_idle = !self.round(now_ns);
             if self.load.as_ref().is_some_and(Load::is_over) {
                 self.end_load(now_ns);
             }
-            if !came && !went {
+            if is_idle {
                 self.rest(now_ns)?;
             }
         }
         Ok(self.ended)
     }
 
-    /// Looks at the device and into the inbox. Answers whether there was anything.
+    /// Looks into the inbox, and takes one turn: what has ended is told to the load, which submits
+    /// as much as may go. Answers whether there was anything to do.
     #[inline]
-    fn take_in(&mut self, now_ns: u64) -> bool {
+    fn round(&mut self, now_ns: u64) -> bool {
         let inbox = self.group.inboxes.of(self.cpu.ctx());
         let posted = inbox.take();
         let due = self.earliest_wish_ns <= now_ns;
-        let mut turn = self.group.queue.turn(&mut self.cpu, Time::from_ns(now_ns));
-        turn.reap();
-        if posted & (KICKED | WOKEN) != 0 || self.run_owed {
-            turn.run();
-        }
-        if due {
-            for (wish, at_ns) in WISHES.iter().zip(&mut self.wishes_ns) {
-                if *at_ns <= now_ns {
-                    *at_ns = u64::MAX;
-                    turn.timer(*wish);
-                }
-            }
-        }
-        drop(turn);
-        self.run_owed = self.cpu.take_woken();
-        self.blocked &= posted & WOKEN == 0 && !self.run_owed;
-        if due || posted & WISHED != 0 {
-            self.take_wishes();
-        }
         if posted & DELIVERED != 0 {
             inbox.take_delivered(&mut self.delivered);
         }
+        let mut turn = self.group.queue.turn(&mut self.cpu, Time::from_ns(now_ns));
+        turn.reap();
+        if posted & KICKED != 0 || self.run_owed {
+            turn.run();
+        }
+        if due {
+            fulfil(&mut turn, &mut self.wishes_ns, now_ns);
+        }
+        let (mut finished, mut went) = (0, 0);
+        if let Some(load) = &mut self.load {
+            for done in turn.take_done() {
+                load.finish(&done, now_ns);
+                finished += 1;
+            }
+            if !self.delivered.is_empty() {
+                finished += finish_delivered(load, &mut self.delivered, now_ns);
+            }
+            if load.settle(finished, now_ns) {
+                self.usage_before = usage::of_this_thread();
+            }
+            if !self.blocked && load.is_ready(now_ns) {
+                (went, self.blocked) = submit(&mut turn, load, now_ns);
+            }
+        }
+        drop(turn);
+        if due || posted & WISHED != 0 {
+            self.take_wishes();
+        }
+        self.run_owed = self.cpu.take_woken();
+        self.blocked &= !self.run_owed;
         self.stopped = posted & STOPPED != 0;
-        let finished = self.finish(now_ns);
-        posted != 0 || due || finished > 0 || self.run_owed
-    }
-
-    /// Tells the load what has ended. Answers how many.
-    #[inline]
-    fn finish(&mut self, now_ns: u64) -> usize {
-        let Some(load) = &mut self.load else {
-            assert!(!self.cpu.has_done(), "who submits nothing gets nothing back");
-            return 0;
-        };
-        let mut finished = 0;
-        for done in self.cpu.take_done() {
-            load.finish(&done, now_ns);
-            finished += 1;
-        }
-        if !self.delivered.is_empty() {
-            finished += finish_delivered(load, &mut self.delivered, now_ns);
-        }
-        if load.settle(finished, now_ns) {
-            self.usage_before = usage::of_this_thread();
-        }
         self.untold += finished as u64;
         if self.untold >= TELL_EVERY {
             self.tell_progress();
         }
-        finished
-    }
-
-    /// Submits as much as may go. Answers whether anything went.
-    #[inline]
-    fn send(&mut self, now_ns: u64) -> bool {
-        let Some(load) = &mut self.load else { return false };
-        if self.blocked || !load.is_ready(now_ns) {
-            return false;
-        }
-        let mut turn = self.group.queue.turn(&mut self.cpu, Time::from_ns(now_ns));
-        let mut count = 0;
-        while let Some(bio) = load.next(now_ns) {
-            match turn.submit(bio) {
-                Ok(()) => count += 1,
-                Err(Refused::WouldBlock(bio)) => {
-                    load.put_back(bio);
-                    self.blocked = true;
-                    break;
-                }
-                Err(Refused::Invalid(bio, status)) => {
-                    load.fail(&bio, status);
-                    break;
-                }
-            }
-        }
-        drop(turn);
-        if count > 0 {
-            load.went(count);
-        }
-        count > 0
+        posted != 0 || due || finished + went > 0 || self.run_owed
     }
 
     /// There is nothing to do: sleeps, unless something turns up.
@@ -221,6 +180,9 @@ impl<'a, D: Device> Thread<'a, D> {
             _ => Some(Duration::from_nanos(until_ns.saturating_sub(now_ns))),
         };
         let inbox = self.group.inboxes.of(self.cpu.ctx());
+        if self.cpu.must_poll() {
+            return Ok(());
+        }
         inbox.sleep(device.poll_fd(self.cpu.ring()), timeout)
     }
 
@@ -245,6 +207,49 @@ impl<'a, D: Device> Thread<'a, D> {
             *at_ns = (*at_ns).min(inbox.take_wish(nth));
         }
         self.earliest_wish_ns = self.wishes_ns.iter().copied().min().unwrap_or(u64::MAX);
+    }
+}
+
+/// Submits as much of a load as may go. Answers how much went, and whether more is refused for now.
+#[inline]
+fn submit<D: Device>(
+    turn: &mut Turn<'_, D, Inboxes>,
+    load: &mut Load<'_>,
+    now_ns: u64,
+) -> (usize, bool) {
+    let (mut count, mut is_blocked) = (0, false);
+    while let Some(bio) = load.next(now_ns) {
+        match turn.submit(bio) {
+            Ok(()) => count += 1,
+            Err(Refused::WouldBlock(bio)) => {
+                load.put_back(bio);
+                is_blocked = true;
+                break;
+            }
+            Err(Refused::Invalid(bio, status)) => {
+                load.fail(&bio, status);
+                break;
+            }
+        }
+    }
+    if count > 0 {
+        load.went(count);
+    }
+    (count, is_blocked)
+}
+
+/// Fulfils the wishes whose time has come.
+#[cold]
+fn fulfil<D: Device>(
+    turn: &mut Turn<'_, D, Inboxes>,
+    wishes_ns: &mut [u64; Wish::ALL.len()],
+    now_ns: u64,
+) {
+    for (wish, at_ns) in Wish::ALL.iter().zip(wishes_ns) {
+        if *at_ns <= now_ns {
+            *at_ns = u64::MAX;
+            turn.timer(*wish);
+        }
     }
 }
 

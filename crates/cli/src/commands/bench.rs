@@ -27,6 +27,7 @@ pub(crate) fn bench(args: &BenchArgs, job_options: &[String]) -> anyhow::Result<
         nr_requests: args.nr_requests,
         queue_depth: args.queue_depth,
         hw_queues: args.hw_queues,
+        limits: args.limits.unwrap_or_default(),
     };
     let report = bench::run(&options, &jobs)?;
     let mut out = BufWriter::new(stdout().lock());
@@ -61,9 +62,13 @@ fn notes(args: &BenchArgs, jobs: &Jobs) -> Vec<String> {
         SchedulerName::None => "none",
         SchedulerName::MqDeadline => "mq-deadline",
     };
-    let weighted = jobs.jobs.iter().any(|job| job.weight.is_some() || job.group.is_some());
-    if weighted {
-        notes.push(format!("weight and group have no effect with scheduler {scheduler}"));
+    if jobs.jobs.iter().any(|job| job.group.is_some()) {
+        notes.push(format!("group has no effect with scheduler {scheduler}"));
+    }
+    if jobs.jobs.iter().any(|job| job.weight.is_some()) {
+        notes.push(format!(
+            "weight shares the queue's requests, and has no further effect with scheduler {scheduler}"
+        ));
     }
     notes
 }
@@ -94,7 +99,7 @@ mod tests {
             [
                 "without meaning here: ioengine, direct",
                 "the file is not used: it takes --driver file",
-                "weight and group have no effect with scheduler none"
+                "weight shares the queue's requests, and has no further effect with scheduler none"
             ]
         );
     }

@@ -79,8 +79,15 @@ const DRIVERS: [&str; 4] = ["null", "memory", "file", "model"];
 const DRIVERS_TO_COME: [&str; 4] = ["scsi-debug", "iscsi", "nbd", "rbd"];
 const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
 const SCHEDULERS_TO_COME: [&str; 2] = ["kyber", "bfq"];
-const DEADLINE_KEYS: [&str; 5] =
-    ["read_expire", "write_expire", "writes_starved", "fifo_batch", "prio_aging_expire"];
+const DEADLINE_KEYS: [&str; 7] = [
+    "read_expire",
+    "write_expire",
+    "writes_starved",
+    "fifo_batch",
+    "front_merges",
+    "prio_aging_expire",
+    "async_depth",
+];
 const BFQ_AND_KYBER_KEYS: [&str; 12] = [
     "fifo_expire_sync",
     "fifo_expire_async",
@@ -273,13 +280,7 @@ fn read_scheduler(table: &Table<'_>) -> Scheduler {
 
 fn read_deadline(table: Table<'_>) -> DeadlineConfig {
     for field in table.fields() {
-        if field.key == "front_merges" || field.key == "async_depth" {
-            let purpose = match field.key {
-                "front_merges" => "requests are not merged",
-                _ => "asynchronous requests are not held back",
-            };
-            field.not_there_yet(&format!("`{}`", field.path), purpose);
-        } else if BFQ_AND_KYBER_KEYS.contains(&field.key) {
+        if BFQ_AND_KYBER_KEYS.contains(&field.key) {
             field.complain_key(
                 format!("`{}` is no attribute of scheduler `mq-deadline`", field.key),
                 format!("right are: {}", DEADLINE_KEYS.join(", ")),
@@ -302,5 +303,10 @@ fn read_deadline(table: Table<'_>) -> DeadlineConfig {
         writes_starved: integer("writes_starved", 0..=u32::MAX, default.writes_starved),
         fifo_batch: integer("fifo_batch", 1..=u32::MAX, default.fifo_batch),
         prio_aging_expire: time("prio_aging_expire", default.prio_aging_expire),
+        front_merges: integer("front_merges", 0..=1, u32::from(default.front_merges)) != 0,
+        async_depth: table
+            .get("async_depth")
+            .and_then(|field| field.integer(1..=u32::MAX))
+            .or(default.async_depth),
     }
 }

@@ -1,8 +1,9 @@
 //! From a configuration to an engine and its listeners.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use blkmq_core::{Deadline, Limits, Priority, SECTOR_SIZE_BYTES, TenantId};
+use blkmq_core::{Deadline, Limits, Priority, SECTOR_SIZE_BYTES, TenantConfig};
 use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
 use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
@@ -31,11 +32,12 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
             .all(|volume| volume.read_only);
         disks.push(add_disk(&mut builder, disk, is_read_only)?);
     }
-    let volumes = config.volumes.iter().enumerate();
-    let volumes: Vec<VolumeId> = volumes
-        .map(|(tenant, volume)| {
+    let volumes: Vec<VolumeId> = config
+        .volumes
+        .iter()
+        .map(|volume| {
             let (disk, limits) = &disks[volume.disk];
-            add_volume(&mut builder, tenant, volume, *disk, limits)
+            add_volume(&mut builder, volume, *disk, limits)
         })
         .collect::<Result<_, _>>()?;
     let payload_max_bytes = u32::try_from(builder.payload_max_bytes()).unwrap_or(u32::MAX);
@@ -104,13 +106,14 @@ fn add_device<D: Device>(builder: &mut Builder, disk: &Disk, device: D) -> (Disk
                 Some(Box::new(Deadline::new(*config, disk.nr_requests)))
             }
         },
+        groups: Vec::new(),
+        timeout: Some(Duration::from_secs(30)),
     };
     (builder.disk(device, config), limits)
 }
 
 fn add_volume(
     builder: &mut Builder,
-    tenant: usize,
     volume: &Volume,
     disk: DiskId,
     limits: &Limits,
@@ -131,7 +134,7 @@ fn add_volume(
         disk,
         offset_bytes: volume.offset_bytes,
         size_bytes: volume.size_bytes,
-        tenant: TenantId(u32::try_from(tenant).unwrap_or(u32::MAX)),
+        tenant: TenantConfig { weight: volume.weight, ..TenantConfig::default() },
         prio: Priority { class: volume.prio_class, ..Priority::default() },
         read_only: volume.read_only,
     }))

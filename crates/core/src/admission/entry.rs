@@ -55,12 +55,6 @@ impl Entries {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
-    /// How many of a tenant wait.
-    pub(crate) fn len_of(&self, tenant: TenantId) -> usize {
-        let first = 2 * tenant.0 as usize;
-        self.queues[first].len() + self.queues[first + 1].len()
-    }
-
     /// Whether others wait before a bio of this tenant and kind.
     #[inline]
     pub(crate) fn is_behind(&self, tenant: TenantId, op: Op) -> bool {

@@ -77,6 +77,9 @@ impl FileRing {
         if self.broken {
             return QueueRq::Failed(rq, Status::IoErr);
         }
+        if rq.op().is_passthrough() {
+            return QueueRq::Failed(rq, Status::NotSupp);
+        }
         let tag = rq.tag();
         match self.slots[tag as usize].begin(file, rq) {
             Ok(()) => {

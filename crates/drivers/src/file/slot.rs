@@ -245,6 +245,7 @@ fn first_step(file: &File, rq: &InFlight) -> Step {
         Op::Flush => Step::Sync,
         Op::Discard => Step::Punch,
         Op::WriteZeroes => zeroing_step(file, rq),
+        Op::DrvIn | Op::DrvOut => unreachable!("a file has no commands of its own"),
     }
 }
 

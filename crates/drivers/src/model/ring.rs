@@ -53,9 +53,10 @@ impl Timed {
     /// Begins a request. The timer is set at the end of the batch.
     pub(super) fn start(&mut self, rq: InFlight) -> QueueRq {
         let tag = rq.tag();
+        let Some(op) = model_op(rq.op()) else { return QueueRq::Failed(rq, Status::NotSupp) };
         let request = ModelRequest {
             id: u64::from(tag),
-            op: model_op(rq.op()),
+            op,
             sector: rq.sector(),
             nr_sectors: rq.nr_sectors(),
         };
@@ -153,13 +154,14 @@ impl State {
     }
 }
 
-fn model_op(op: Op) -> ModelOp {
+fn model_op(op: Op) -> Option<ModelOp> {
     match op {
-        Op::Read => ModelOp::Read,
-        Op::Write => ModelOp::Write,
-        Op::Flush => ModelOp::Flush,
-        Op::Discard => ModelOp::Discard,
-        Op::WriteZeroes => ModelOp::WriteZeroes,
+        Op::Read => Some(ModelOp::Read),
+        Op::Write => Some(ModelOp::Write),
+        Op::Flush => Some(ModelOp::Flush),
+        Op::Discard => Some(ModelOp::Discard),
+        Op::WriteZeroes => Some(ModelOp::WriteZeroes),
+        Op::DrvIn | Op::DrvOut => None,
     }
 }
 
@@ -167,7 +169,7 @@ fn status_of(outcome: Outcome) -> Status {
     match outcome {
         Outcome::Ok => Status::Ok,
         Outcome::IoErr => Status::IoErr,
-        Outcome::Medium => Status::from_errno(libc::ENODATA),
+        Outcome::Medium => Status::Medium,
         Outcome::NoSpc => Status::NoSpc,
         Outcome::NotSupp => Status::NotSupp,
         Outcome::Offline => Status::Offline,

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::core::{BudgetMode, Config, Cpu, Deadline, DeadlineConfig, Scheduler};
+use super::core::{BudgetMode, Config, Cpu, Deadline, DeadlineConfig, Maps, Scheduler};
 use super::stage::{JoinHandle, finding, go_on_as, spawn};
 use super::world::{Device, Set};
 use crate::Params;
@@ -87,12 +87,14 @@ impl Race {
     fn run(self) {
         let set = Set::new(Config {
             nr_ctx: 5,
-            nr_hw_queues: 2,
+            maps: Maps::of(2),
             nr_requests: NR_REQUESTS,
             nr_tags: NR_REQUESTS,
             budget: Some(1),
             budget_mode: self.budget_mode,
             scheduler: self.scheduler,
+            timeout: None,
+            ..Config::default()
         });
         // The even software queues belong to hardware queue 0, the odd ones to hardware queue 1.
         let (mut a, b, mut other) = (set.cpu(0), set.cpu(2), set.cpu(1));

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64 as Unexplored;
 use std::sync::atomic::Ordering as Order;
 
 use super::core::{
-    Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority,
+    Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, InFlight, Limits, Op, Priority,
     Queue, QueueRq, Refused, Segments, Status, VolumeId, Time, Wish,
 };
 use super::stage::{LateTimers, step};
@@ -59,7 +59,7 @@ impl Driver for Device {
 /// too; timers and counts are not.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// One for each hardware queue.
+    /// One for each thread.
     kicks: Box<[AtomicBool]>,
     timers: LateTimers<(CtxId, Wish)>,
     done: Unexplored,
@@ -67,18 +67,14 @@ pub(crate) struct World {
 }
 
 impl Env for World {
-    fn kick(&self, hctx: HctxId) {
-        step(format!("kicks hctx {}", hctx.0));
-        self.kicks[usize::from(hctx.0)].swap(true, Ordering::AcqRel);
+    fn kick(&self, ctx: CtxId) {
+        step(format!("kicks thread {}", ctx.0));
+        self.kicks[usize::from(ctx.0)].swap(true, Ordering::AcqRel);
     }
 
     fn run_at(&self, ctx: CtxId, _at: Time, why: Wish) {
         step(format!("wishes for a later turn of thread {}: {why:?}", ctx.0));
         self.timers.arm((ctx, why));
-    }
-
-    fn wake(&self, ctx: CtxId) {
-        unreachable!("the scenarios have requests enough for submitter {}", ctx.0);
     }
 
     fn deliver(&self, _ctx: CtxId, done: Done) {
@@ -99,7 +95,7 @@ impl Set {
     /// Makes the queue.
     pub(crate) fn new(config: Config) -> Arc<Set> {
         let world = Arc::new(World {
-            kicks: (0..config.nr_hw_queues).map(|_| AtomicBool::new(false)).collect(),
+            kicks: (0..config.nr_ctx).map(|_| AtomicBool::new(false)).collect(),
             timers: LateTimers::new(TIMERS_MAX),
             done: Unexplored::new(0),
             submitted: Unexplored::new(0),
@@ -121,7 +117,7 @@ impl Set {
         segments.push(unsafe { super::core::Segment::new(std::ptr::null_mut(), 512, None) });
         let bio = Bio {
             op: Op::Read,
-            flags: Flags::empty(),
+            flags: Flags::NOMERGE,
             prio: Priority::default(),
             volume: VolumeId(0),
             sector,
@@ -162,7 +158,7 @@ impl Set {
     /// Turns until the thread's device has finished everything and nobody has kicked it. What is
     /// kicked later is somebody else's to run.
     pub(crate) fn settle(&self, cpu: &mut Cpu<Device>) {
-        let kick = &self.world.kicks[usize::from(cpu.hctx().0)];
+        let kick = &self.world.kicks[usize::from(cpu.ctx().0)];
         loop {
             self.drain(cpu);
             if !kick.load(Ordering::Relaxed) {

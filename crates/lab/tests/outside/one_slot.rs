@@ -95,16 +95,12 @@ impl World {
 }
 
 impl Env for World {
-    fn kick(&self, _: HctxId) {
+    fn kick(&self, _: CtxId) {
         self.is_kicked.swap(true, Ordering::AcqRel);
     }
 
     fn run_at(&self, _: CtxId, _: Time, why: Wish) {
         unreachable!("nobody has a reason for {why:?}");
-    }
-
-    fn wake(&self, _: CtxId) {
-        unreachable!("there are requests enough");
     }
 
     fn deliver(&self, _: CtxId, done: Done) {
@@ -117,7 +113,7 @@ type Set = (Queue<OneSlot, World>, Arc<World>);
 /// Two threads discard a sector each, through one hardware queue with tags for both.
 fn two_submitters(slot: Slot) {
     let world = Arc::new(World { is_kicked: AtomicBool::new(false), done: Unexplored::new(0) });
-    let config = Config { nr_ctx: 2, nr_requests: 2, nr_tags: 2, ..Config::default() };
+    let config = Config { nr_ctx: 2, nr_requests: 2, nr_tags: 2, timeout: None, ..Config::default() };
     let driver = OneSlot { is_taken: AtomicBool::new(false), slot };
     let set: Arc<Set> = Arc::new((Queue::new(driver, Arc::clone(&world), config), world));
     let threads = [("A", 0), ("B", 1)].map(|(name, number)| {
@@ -151,7 +147,7 @@ fn submit((queue, _): &Set, cpu: &mut Cpu<OneSlot>, sector: u64) {
     step(format!("submit sector {sector}"));
     let bio = Bio {
         op: Op::Discard,
-        flags: Flags::empty(),
+        flags: Flags::NOMERGE,
         prio: Priority::default(),
         volume: VolumeId(0),
         sector,
