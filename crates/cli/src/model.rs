@@ -112,46 +112,24 @@ impl ModelSpec {
     /// There is no such key, or its value makes no sense.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), Wrong> {
         let slots = &mut self.slots;
-        let fault = match key {
-            "slots" => return Ok(slots.slots = number(key, value, 1, SLOTS_MAX.into())? as u32),
-            "seed" => return Ok(slots.seed = number(key, value, 0, u64::MAX)?),
-            "read" => return Ok(slots.read_ns = time_ns(value)?),
-            "write" => return Ok(slots.write_ns = time_ns(value)?),
-            "flush" => return Ok(slots.flush_ns = time_ns(value)?),
-            "discard" => return Ok(slots.discard_ns = time_ns(value)?),
-            "per_kib" => return Ok(slots.ns_per_kib = time_ns(value)?),
-            "jitter" => return Ok(slots.jitter_ns = time_ns(value)?),
-            "store" => return Ok(self.store = boolean(value)?),
+        match key {
+            "slots" => slots.slots = number(key, value, 1, SLOTS_MAX.into())? as u32,
+            "seed" => slots.seed = number(key, value, 0, u64::MAX)?,
+            "read" => slots.read_ns = time_ns(value)?,
+            "write" => slots.write_ns = time_ns(value)?,
+            "flush" => slots.flush_ns = time_ns(value)?,
+            "discard" => slots.discard_ns = time_ns(value)?,
+            "per_kib" => slots.ns_per_kib = time_ns(value)?,
+            "jitter" => slots.jitter_ns = time_ns(value)?,
+            "store" => self.store = boolean(value)?,
             "bad" => {
                 let ranges: Vec<_> =
                     value.split_whitespace().map(range).collect::<Result<_, _>>()?;
                 // What is certain stands before what is chance, in whatever order it is written.
                 slots.faults.splice(0..0, ranges.into_iter().map(Fault::bad_sectors));
-                return Ok(());
             }
-            "error" => {
-                let (ppm, name) = value.split_once(':').unwrap_or((value, "io"));
-                Fault::rate(rate_ppm(ppm)?, Effect::Error(error(name)?))
-            }
-            "late" => {
-                let (ppm, add_ns) = rate_and_time(key, value)?;
-                Fault::rate(ppm, Effect::Late { factor: 1, add_ns })
-            }
-            "busy_completion" => Fault::rate(rate_ppm(value)?, Effect::Busy(BusyFault::Completion)),
-            "busy_kick" => {
-                let (ppm, ns) = rate_and_time(key, value)?;
-                Fault::rate(ppm, Effect::Busy(BusyFault::KickAfter(ns)))
-            }
-            "busy_retry" => {
-                let (ppm, ns) = rate_and_time(key, value)?;
-                Fault::rate(ppm, Effect::Busy(BusyFault::RetryAfter(ns)))
-            }
-            _ => {
-                let what = format!("model `slots` has no key `{key}`");
-                return Err(wrong(what, did_you_mean(key, &KEYS)));
-            }
-        };
-        slots.faults.push(fault);
+            _ => slots.faults.push(fault(key, value)?),
+        }
         Ok(())
     }
 }
@@ -250,6 +228,34 @@ fn error(name: &str) -> Result<Outcome, Wrong> {
     })
 }
 
+/// A fault that happens by chance.
+fn fault(key: &str, value: &str) -> Result<Fault, Wrong> {
+    let (ppm, effect) = match key {
+        "error" => {
+            let (rate, name) = value.split_once(':').unwrap_or((value, "io"));
+            (rate_ppm(rate)?, Effect::Error(error(name)?))
+        }
+        "late" => {
+            let (ppm, add_ns) = rate_and_time(key, value)?;
+            (ppm, Effect::Late { factor: 1, add_ns })
+        }
+        "busy_completion" => (rate_ppm(value)?, Effect::Busy(BusyFault::Completion)),
+        "busy_kick" => {
+            let (ppm, ns) = rate_and_time(key, value)?;
+            (ppm, Effect::Busy(BusyFault::KickAfter(ns)))
+        }
+        "busy_retry" => {
+            let (ppm, ns) = rate_and_time(key, value)?;
+            (ppm, Effect::Busy(BusyFault::RetryAfter(ns)))
+        }
+        _ => {
+            let what = format!("model `slots` has no key `{key}`");
+            return Err(wrong(what, did_you_mean(key, &KEYS)));
+        }
+    };
+    Ok(Fault::rate(ppm, effect))
+}
+
 /// Sectors, as in `2048+8`: the first, and how many.
 fn range(text: &str) -> Result<Range<u64>, Wrong> {
     let read = || {
@@ -300,7 +306,8 @@ mod tests {
 
     const EVERY_KEY: &str = "slots=8,read=100us,write=1ms,flush=5ms,discard=10us,per_kib=250ns,\
                              jitter=20us,seed=7,store=false,bad=8+8 2048+1,error=0.125%:nospc,\
-                             late=1%:10ms,busy_completion=2%,busy_kick=0.5%:1ms,busy_retry=100%:2us";
+                             late=1%:10ms,busy_completion=2%,busy_kick=0.5%:1ms,\
+                             busy_retry=100%:2us";
 
     #[test]
     fn every_key_is_read_and_written() {

@@ -45,8 +45,9 @@ pub trait Device: Driver {
     }
 
     /// Tells the device how to have a hardware queue kicked: by `kick`, which calls
-    /// [`Queue::kick`]. [`connect_kicks`] does so; to be called once the queue stands, at most once,
-    /// and before the first request: a device that answers [`blkmq_core::Restarter::Kick`] relies on it.
+    /// [`Queue::kick`]. [`connect_kicks`] does so. To be called once the queue stands, at most
+    /// once, and before the first request: a device that answers
+    /// [`blkmq_core::Restarter::Kick`] relies on it.
     ///
     /// The device calls it from whichever thread uses it, with no lock of its own held.
     fn set_kick(&self, kick: Kick) {

@@ -138,8 +138,8 @@ impl Slots {
         Slots { config, random, queues: Vec::new(), used: 0, started: 0, waiting: 0 }
     }
 
-    /// A new queue, with room for `depth` requests in flight; more cost an allocation. Its number is
-    /// the lowest that no open queue bears.
+    /// A new queue, with room for `depth` requests in flight; more cost an allocation. Its number
+    /// is the lowest that no open queue bears.
     pub fn add_queue(&mut self, depth: usize) -> usize {
         let queue = Queue {
             is_open: true,

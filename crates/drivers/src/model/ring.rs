@@ -95,8 +95,8 @@ impl Timed {
         }
     }
 
-    /// Ends at most `room` requests that are over, gives the kicks that are owed, and sets the timer
-    /// anew.
+    /// Ends at most `room` requests that are over, gives the kicks that are owed, and sets the
+    /// timer anew.
     pub(super) fn reap(&mut self, room: usize, mut end: impl FnMut(InFlight, Status)) {
         let earliest_ns = self.next_event_ns.min(self.timer.set_for_ns());
         if earliest_ns == u64::MAX {
