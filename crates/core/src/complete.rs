@@ -1,6 +1,6 @@
 //! How requests end: what they held goes back, and whoever is owed an answer gets it.
 
-use crate::bio::Flags;
+use crate::bio::{Flags, TenantId};
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env};
 use crate::elevator::Completion;
@@ -34,6 +34,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     pub fn complete(&mut self, request: InFlight, status: Status) {
         let InFlight(mut request) = request;
         self.give_back(&mut request);
+        if request.body().is_special {
+            return self.complete_special(request, status);
+        }
+        self.leave_scheduler(&mut request);
+        self.finish_plain(request, status);
+    }
+
+    #[cold]
+    fn complete_special(&mut self, request: Request, status: Status) {
         let body = request.body();
         if body.flush != FlushStep::None {
             self.flush_step_ended(request, status);
@@ -57,16 +66,14 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     pub(crate) fn give_back(&mut self, request: &mut Request) {
         let body = request.body_mut();
         let grant = body.grant.take().expect("a request in flight holds its grant");
-        let is_polled = body.bio.flags.contains(Flags::POLLED);
-        self.queue.hctx(grant.hctx).land(grant.tag.index());
-        if is_polled {
+        if body.is_special && body.bio.flags.contains(Flags::POLLED) {
             self.cpu.polled = self.cpu.polled.saturating_sub(1);
         }
+        self.queue.hctx(grant.hctx).land(grant.tag.index());
         self.put_grant(grant);
     }
 
     /// Ends a request that holds nothing any more: the scheduler is told, and then each bio ends.
-    #[inline]
     pub(crate) fn finish(&mut self, mut request: Request, status: Status) {
         self.leave_scheduler(&mut request);
         let body = request.body_mut();
@@ -111,7 +118,6 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Ends one bio for its submitter and in the accounts.
-    #[inline]
     pub(crate) fn end_bio(&mut self, answer: Answer, status: Status, memory: Memory) {
         let Answer { ctx, op, volume, nr_sectors, cookie, submitted_at, issued_at, parent } =
             answer;
@@ -139,16 +145,43 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.tell(ctx, done);
     }
 
-    /// The memory goes back to its place, and then the submitter is told, unless it was before.
+    /// Ends a bio of which nothing more is to be known: its memory goes back to its place, and then
+    /// the submitter is told.
     #[inline]
-    fn finish_bio(&mut self, request: Request, status: Status) {
+    fn finish_plain(&mut self, request: Request, status: Status) {
         let body = request.body();
-        let (is_answered, tenant) = (body.abandoned, body.tenant);
-        let answer = Answer::of(body);
+        let (volume, op, issued_at, submitted_at) =
+            (body.bio.volume, body.bio.op, body.issued_at, body.submitted_at);
+        let is_ok = status.is_ok();
+        let nr_sectors = body.own_sectors;
+        let ended =
+            Ended { volume, op, nr_sectors, is_ok, submitted_at, issued_at, now: self.now };
+        self.queue.stats.end(self.cpu.ctx, &ended);
+        self.cpu.counters.completed += 1;
+        self.ended = true;
+        let (ctx, tenant, cookie) = (body.ctx, body.tenant, body.bio.cookie);
+        self.leave_tenant(tenant);
+        let tag = self.live.pool.rest(request.into_body());
+        self.put_sched_tag(tag);
+        let memory = Memory::Returned;
+        self.tell(ctx, Done { cookie, status, issued_at, submitted_at, memory });
+    }
+
+    /// A request of a tenant's holds its tag no longer.
+    #[inline]
+    fn leave_tenant(&mut self, tenant: TenantId) {
         self.touch(tenant);
         let side = &mut self.cpu.tenants[tenant.0 as usize];
         side.room += 1;
         side.more -= 1;
+    }
+
+    /// The memory goes back to its place, and then the submitter is told, unless it was before.
+    fn finish_bio(&mut self, request: Request, status: Status) {
+        let body = request.body();
+        let (is_answered, tenant) = (body.abandoned, body.tenant);
+        let answer = Answer::of(body);
+        self.leave_tenant(tenant);
         let tag = self.live.pool.rest(request.into_body());
         self.put_sched_tag(tag);
         self.ended = true;

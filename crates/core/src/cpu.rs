@@ -103,6 +103,9 @@ pub(crate) struct TenantSide {
     pub(crate) more: i32,
     /// It has limits.
     pub(crate) is_limited: bool,
+    /// Its bios have to be looked at more closely: it has limits, some of them wait, or the queue is
+    /// frozen.
+    pub(crate) is_slow: bool,
 }
 
 /// What a thread has done, for oracles and statistics. Nobody decides anything by these.
@@ -242,6 +245,9 @@ impl<D: Driver> Side<D> {
     /// The lane of a hardware queue, if this thread uses it.
     #[inline]
     pub(crate) fn lane_of_hctx(&self, hctx: HctxId) -> Option<usize> {
+        if self.lanes[0].hctx == hctx {
+            return Some(0);
+        }
         self.lanes.iter().position(|lane| lane.hctx == hctx)
     }
 }

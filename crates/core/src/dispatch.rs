@@ -175,7 +175,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         hctx.take_off(grant.tag.index(), self.flight_mark);
         self.live.pool.note(body.sched_tag, Place::InFlight(now));
         body.grant = Some(grant);
-        if body.bio.flags.contains(Flags::POLLED) {
+        if body.is_special && body.bio.flags.contains(Flags::POLLED) {
             self.cpu.polled += 1;
         }
         self.cpu.counters.issued += 1;
@@ -246,6 +246,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
             for mut request in side.plug.drain(..) {
                 request.body_mut().holds = holds;
+                self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
                 let (volume, op) = (request.volume, request.op);
                 if published.add(request, limits) {
                     stats.merged(self.cpu.ctx, volume, op);

@@ -31,6 +31,39 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Takes a bio in, or says why not. Never sleeps.
     #[inline]
     pub fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
+        match self.enter_at_once(&bio) {
+            Some((tenant, body)) => {
+                self.begin_plain(body, bio, tenant);
+                Ok(())
+            }
+            None => self.submit_any(bio),
+        }
+    }
+
+    /// What most bios get: a tag at hand, because nothing about them is out of the ordinary and
+    /// nobody of their tenant's waits. Nothing says that the other way has to be gone.
+    #[inline]
+    fn enter_at_once(&mut self, bio: &Bio) -> Option<(TenantId, Box<Body>)> {
+        if !self.live.limits.is_plain(bio) {
+            return None;
+        }
+        let tenant = self.queue.tenants.owner(bio.volume)?;
+        let side = &self.cpu.tenants[tenant.0 as usize];
+        let is_open = side.turn == self.cpu.turn && side.room > 0 && !side.is_slow;
+        if !is_open || (bio.op == Op::Write && !self.may_write_at_once(bio)) {
+            return None;
+        }
+        let tag = self.cpu.stash.pop()?;
+        Some((tenant, self.live.pool.body(tag)))
+    }
+
+    #[inline]
+    fn may_write_at_once(&self, bio: &Bio) -> bool {
+        !self.queue.flush.has_failed()
+            && (self.live.async_depth.is_none() || is_waited_for(bio))
+    }
+
+    fn submit_any(&mut self, bio: Bio) -> Result<(), Refused> {
         let fit = match self.live.limits.check(&bio) {
             Ok(fit) => fit,
             Err(status) => return Err(Refused::Invalid(bio, status)),
@@ -85,11 +118,29 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         side.more = 0;
         side.room = self.queue.tenants.room(tenant, self.live.nr_requests);
         side.is_limited = self.queue.tenants.is_limited(tenant);
+        side.is_slow = side.is_limited
+            || self.pass.is_frozen()
+            || self.cpu.entries.is_behind(tenant, Op::Read)
+            || self.cpu.entries.is_behind(tenant, Op::Write);
         self.cpu.touched.push(tenant.0);
     }
 
-    /// Makes a request of a bio that has all it takes.
+    /// Makes a request of a bio that has all it takes, and of which nothing is out of the ordinary.
     #[inline]
+    fn begin_plain(&mut self, body: Box<Body>, bio: Bio, tenant: TenantId) {
+        let now = self.now;
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        side.room -= 1;
+        side.more += 1;
+        let kind = if bio.op == Op::Read { HctxType::Read } else { HctxType::Default };
+        self.queue.stats.start(self.cpu.ctx, bio.volume, now);
+        self.cpu.counters.submitted += 1;
+        let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at: now, entered_at: now };
+        let request = Request::start(body, bio, origin);
+        self.plug(self.cpu.lane_of(kind), request);
+    }
+
+    /// Makes a request of a bio that has all it takes.
     pub(crate) fn begin(
         &mut self,
         body: Box<Body>,
@@ -104,12 +155,14 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         side.more += 1;
         let is_plain = !bio.flags.intersects(Flags::FUA.union(Flags::PREFLUSH))
             && matches!(bio.op, Op::Read | Op::Write | Op::Discard | Op::WriteZeroes);
+        let is_polled = bio.flags.contains(Flags::POLLED);
         let kind = kind_of(&bio);
         let volume = bio.volume;
         let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at, entered_at: now };
         let mut request = Request::start(body, bio, origin);
-        if parent.is_some() {
-            request.body_mut().parent = parent;
+        let body = request.body_mut();
+        if parent.is_some() || is_polled {
+            (body.parent, body.is_special) = (parent, true);
         }
         self.live.pool.note(request.sched_tag(), Place::Waiting(now));
         self.queue.stats.start(self.cpu.ctx, volume, now);
@@ -186,6 +239,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return Err(Refused::WouldBlock(entry.bio));
         }
         self.cpu.entries.push(tenant, entry);
+        // Who comes later waits behind it.
+        self.cpu.tenants[tenant.0 as usize].is_slow = true;
         Ok(())
     }
 

@@ -132,7 +132,8 @@ impl State {
         let tenant = first.tenant();
         let origin = Origin { ctx, tenant, submitted_at: now, entered_at: now };
         let mut request = Request::start(carrier, bio, origin);
-        request.body_mut().flush = FlushStep::Carrier;
+        let body = request.body_mut();
+        (body.flush, body.is_special) = (FlushStep::Carrier, true);
         assert!(self.running.is_empty(), "those a flush covered have left");
         std::mem::swap(&mut self.waiting, &mut self.running);
         Some(request)
@@ -168,7 +169,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             (_, false, true) => FlushStep::DataThenFlush,
             (_, false, false) => FlushStep::None,
         };
-        request.body_mut().flush = step;
+        let body = request.body_mut();
+        (body.flush, body.is_special) = (step, true);
         match step {
             FlushStep::DataThenFlush | FlushStep::None => self.send_data(request),
             _ => self.wait_for_flush(request),
