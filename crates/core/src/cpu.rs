@@ -1,16 +1,18 @@
 //! What a thread brings to its turns, and keeps between them.
 
-use std::collections::{VecDeque, vec_deque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::vec;
 
 use crate::admission::Entries;
-use crate::bio::TenantId;
+use crate::bio::{TenantId, VolumeId};
 use crate::budget::Tokens;
 use crate::driver::Driver;
 use crate::elevator::Completion;
 use crate::ids::{CtxId, HctxId};
 use crate::live::{HctxType, Live};
 use crate::request::{Done, InFlight, Request};
+use crate::stats::{Accounts, Tally};
 use crate::status::Status;
 use crate::tags::TagRun;
 use crate::time::Time;
@@ -40,7 +42,7 @@ pub(crate) struct Side<D: Driver> {
     /// Given back by the driver, for the scheduler.
     pub(crate) returned: Vec<Request>,
     pub(crate) reaped: Vec<(InFlight, Status)>,
-    pub(crate) done: VecDeque<Done>,
+    pub(crate) done: Vec<Done>,
     /// Scheduler tags at hand: given back in this turn, or taken for several bios at once.
     pub(crate) stash: TagRun,
     pub(crate) pool_hint: u32,
@@ -62,6 +64,12 @@ pub(crate) struct Side<D: Driver> {
     /// Requests that are polled for and in flight.
     pub(crate) polled: u32,
     pub(crate) counters: Counters,
+    /// Where it counts what it does, for each volume.
+    pub(crate) accounts: Arc<Accounts>,
+    /// What has ended in this turn and is not in the accounts yet.
+    pub(crate) tally: Tally,
+    /// Likewise what has begun: of this volume, so many.
+    pub(crate) begun: (VolumeId, u64),
 }
 
 /// A thread's side of one hardware queue.
@@ -136,6 +144,7 @@ impl<D: Driver> Cpu<D> {
         ring: D::Ring,
         nr_tenants: usize,
         entry_max: u32,
+        accounts: Arc<Accounts>,
     ) -> Self {
         let capacity = live.nr_requests as usize;
         let mut side = Side {
@@ -147,7 +156,7 @@ impl<D: Driver> Cpu<D> {
             batch: VecDeque::with_capacity(BATCH),
             returned: Vec::with_capacity(BATCH),
             reaped: Vec::with_capacity(BATCH),
-            done: VecDeque::with_capacity(capacity),
+            done: Vec::with_capacity(capacity),
             stash: TagRun::default(),
             // Neighbours begin in different words, so that they seldom meet.
             pool_hint: u32::from(ctx.0),
@@ -161,6 +170,9 @@ impl<D: Driver> Cpu<D> {
             timeout_wished: false,
             polled: 0,
             counters: Counters::default(),
+            accounts,
+            tally: Tally::default(),
+            begun: (VolumeId(0), 0),
         };
         side.make_lanes(&live);
         Cpu { live, side }
@@ -188,7 +200,7 @@ impl<D: Driver> Cpu<D> {
 
     /// The bios of this submitter that have ended in this thread's turns, in the order of their
     /// ending. Those that ended in another thread's come through [`crate::Env::deliver`].
-    pub fn take_done(&mut self) -> vec_deque::Drain<'_, Done> {
+    pub fn take_done(&mut self) -> vec::Drain<'_, Done> {
         self.side.done.drain(..)
     }
 

@@ -12,9 +12,12 @@ use crate::budget::Waiter;
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, QueueRq, Restarter, Wish};
 use crate::enter::kind_of;
+use crate::hold::Holds;
+use crate::live::Live;
 use crate::request::{Grant, InFlight, Request};
 use crate::stats::Hold;
-use crate::tags::Place;
+use crate::status::Status;
+use crate::time::Time;
 use crate::turn::Turn;
 
 /// Whether the device takes more.
@@ -125,7 +128,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
             let Some(grant) = self.try_acquire(lane, wanted) else { return Device::Ready };
             let request = self.cpu.lanes[lane].plug.pop_front().expect("the plug is not empty");
-            if self.issue(lane, request, grant) == Device::Blocked {
+            if self.issue_inline(lane, request, grant) == Device::Blocked {
                 return Device::Blocked;
             }
         }
@@ -161,19 +164,23 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Gives one request to the driver.
-    #[inline]
-    pub(crate) fn issue(&mut self, lane: usize, mut request: Request, grant: Grant) -> Device {
+    pub(crate) fn issue(&mut self, lane: usize, request: Request, grant: Grant) -> Device {
+        self.issue_inline(lane, request, grant)
+    }
+
+    #[inline(always)]
+    fn issue_inline(&mut self, lane: usize, mut request: Request, grant: Grant) -> Device {
         let now = self.now;
         assert!(grant.hctx == self.cpu.lanes[lane].hctx, "a request rides its dispatcher's ring");
         let hctx = self.queue.hctx(grant.hctx);
         let body = request.body_mut();
-        if body.entered_at != now {
+        if body.has_waited {
+            body.has_waited = false;
             self.note_wait(&request);
         }
         let body = request.body_mut();
         body.issued_at = now;
         hctx.take_off(grant.tag.index(), self.flight_mark);
-        self.live.pool.note(body.sched_tag, Place::InFlight(now));
         body.grant = Some(grant);
         if body.is_special && body.bio.flags.contains(Flags::POLLED) {
             self.cpu.polled += 1;
@@ -185,7 +192,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 self.issued = true;
                 hctx.note_busy(false);
             }
-            QueueRq::Failed(request, status) => self.complete(request, status),
+            QueueRq::Failed(request, status) => self.complete_failed(request, status),
             QueueRq::Busy(request, restarter) => {
                 hctx.note_busy(true);
                 self.bounce(lane, request, restarter);
@@ -193,6 +200,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
         }
         Device::Ready
+    }
+
+    #[cold]
+    fn complete_failed(&mut self, request: InFlight, status: Status) {
+        self.complete(request, status);
     }
 
     /// The device is busy: the request, and those that were to follow it, wait in the dispatch list
@@ -204,7 +216,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let mut bounced = std::mem::take(&mut self.cpu.batch);
         for request in &mut bounced {
             self.give_back(request);
-            self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+            note_waiting(request, self.live, self.queue.holds.read(self.now), self.now);
         }
         // What is at hand is in nobody's flight, and must not pass for it in `must_rerun`.
         self.empty_purses();
@@ -245,8 +257,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 published.completions.append(completions);
             }
             for mut request in side.plug.drain(..) {
-                request.body_mut().holds = holds;
-                self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+                note_waiting(&mut request, self.live, holds, self.now);
                 let (volume, op) = (request.volume, request.op);
                 if published.add(request, limits) {
                     stats.merged(self.cpu.ctx, volume, op);
@@ -292,7 +303,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// As [`Turn::acquire`], but a failure leaves no mark, and the caller must not rest on it.
-    #[inline]
+    #[inline(always)]
     fn try_acquire(&mut self, lane: usize, wanted: u32) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
         if let Some(budget) = &self.queue.budget
@@ -312,7 +323,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Takes what one request needs out of the purse.
-    #[inline]
+    #[inline(always)]
     fn grant(&mut self, lane: usize) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
         let token = match &self.queue.budget {
@@ -342,10 +353,22 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let wait_ns = self.now.since(body.entered_at).as_nanos() as u64;
         let (budget_ns, tag_ns, rest_ns) =
             body.holds.divide(self.queue.holds.read(self.now), wait_ns);
+        self.live.pool.note_gone(body.sched_tag);
+        for follower in &body.followers {
+            self.live.pool.note_gone(follower.sched_tag());
+        }
         let rest = if self.live.elevator.is_some() { Hold::Scheduler } else { Hold::Device };
         let reasons = [(Hold::Budget, budget_ns), (Hold::Tag, tag_ns), (rest, rest_ns)];
         for (why, ns) in reasons {
             self.queue.stats.held(self.cpu.ctx, request.volume, why, ns);
         }
     }
+}
+
+/// A request begins to wait where others can see it.
+pub(crate) fn note_waiting(request: &mut Request, live: &Live, holds: Holds, now: Time) {
+    let body = request.body_mut();
+    body.has_waited = true;
+    body.holds = holds;
+    live.pool.note_waiting(body.sched_tag, now);
 }

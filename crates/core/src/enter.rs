@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::admission::{Entry, Wanted};
-use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId};
+use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId, VolumeId};
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, Wish};
 use crate::limits::Fit;
@@ -13,7 +13,6 @@ use crate::split::{self, Parent};
 use crate::stats::Hold;
 use crate::status::Status;
 use crate::sync::{SeqCst, fence};
-use crate::tags::Place;
 use crate::time::Time;
 use crate::turn::Turn;
 
@@ -29,7 +28,7 @@ pub enum Refused {
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Takes a bio in, or says why not. Never sleeps.
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
         match self.enter_at_once(&bio) {
             Some((tenant, body)) => {
@@ -42,7 +41,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// What most bios get: a tag at hand, because nothing about them is out of the ordinary and
     /// nobody of their tenant's waits. Nothing says that the other way has to be gone.
-    #[inline]
+    #[inline(always)]
     fn enter_at_once(&mut self, bio: &Bio) -> Option<(TenantId, Box<Body>)> {
         if !self.live.limits.is_plain(bio) {
             return None;
@@ -59,8 +58,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     #[inline]
     fn may_write_at_once(&self, bio: &Bio) -> bool {
-        !self.queue.flush.has_failed()
-            && (self.live.async_depth.is_none() || is_waited_for(bio))
+        !self.queue.flush.has_failed() && (self.live.async_depth.is_none() || is_waited_for(bio))
     }
 
     fn submit_any(&mut self, bio: Bio) -> Result<(), Refused> {
@@ -108,12 +106,16 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Notes what is known of a tenant in this turn, at its first request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touch(&mut self, tenant: TenantId) {
-        let side = &mut self.cpu.tenants[tenant.0 as usize];
-        if side.turn == self.cpu.turn {
-            return;
+        if self.cpu.tenants[tenant.0 as usize].turn != self.cpu.turn {
+            self.touch_first(tenant);
         }
+    }
+
+    #[cold]
+    fn touch_first(&mut self, tenant: TenantId) {
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
         side.turn = self.cpu.turn;
         side.more = 0;
         side.room = self.queue.tenants.room(tenant, self.live.nr_requests);
@@ -126,18 +128,27 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Makes a request of a bio that has all it takes, and of which nothing is out of the ordinary.
-    #[inline]
+    #[inline(always)]
     fn begin_plain(&mut self, body: Box<Body>, bio: Bio, tenant: TenantId) {
         let now = self.now;
         let side = &mut self.cpu.tenants[tenant.0 as usize];
         side.room -= 1;
         side.more += 1;
         let kind = if bio.op == Op::Read { HctxType::Read } else { HctxType::Default };
-        self.queue.stats.start(self.cpu.ctx, bio.volume, now);
+        self.count_begun(bio.volume);
         self.cpu.counters.submitted += 1;
         let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at: now, entered_at: now };
         let request = Request::start(body, bio, origin);
         self.plug(self.cpu.lane_of(kind), request);
+    }
+
+    #[inline(always)]
+    fn count_begun(&mut self, volume: VolumeId) {
+        if self.cpu.begun.0 != volume {
+            self.settle_accounts();
+            self.cpu.begun.0 = volume;
+        }
+        self.cpu.begun.1 += 1;
     }
 
     /// Makes a request of a bio that has all it takes.
@@ -164,8 +175,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if parent.is_some() || is_polled {
             (body.parent, body.is_special) = (parent, true);
         }
-        self.live.pool.note(request.sched_tag(), Place::Waiting(now));
-        self.queue.stats.start(self.cpu.ctx, volume, now);
+        self.count_begun(volume);
         self.cpu.counters.submitted += 1;
         if is_plain {
             self.plug(self.cpu.lane_of(kind), request);
@@ -175,7 +185,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Adds a request to the plug of a lane, merged with the one before it if they lie side by side.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plug(&mut self, lane: usize, request: Request) {
         let lane = &mut self.cpu.lanes[lane];
         lane.due = true;

@@ -17,7 +17,6 @@ use crate::lost::Lost;
 use crate::request::{Body, Origin, Request};
 use crate::status::Status;
 use crate::sync::{AtomicBool, Mutex, Relaxed};
-use crate::tags::Place;
 use crate::time::Time;
 use crate::turn::Turn;
 
@@ -185,7 +184,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             FlushStep::DataThenFlush if status.is_ok() && !body.abandoned => {
                 body.flush = FlushStep::After;
                 self.leave_scheduler(&mut request);
-                self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+                self.begin_wait(&mut request);
                 self.wait_for_flush(request);
             }
             _ => self.finish(request, status),

@@ -78,6 +78,8 @@ pub(crate) struct Body {
     pub(crate) grant: Option<Grant>,
     /// A scheduler has dispatched it and waits to hear of its completion.
     pub(crate) scheduled: bool,
+    /// It has begun to wait in a list since it was last given to the device.
+    pub(crate) has_waited: bool,
     /// Something has to be done at its end that most requests do not need: it was merged, is a piece
     /// of a longer bio, goes through the flush machine, is polled for, or has been given up.
     pub(crate) is_special: bool,
@@ -133,6 +135,7 @@ impl Body {
             issued_at: Time::ZERO,
             grant: None,
             scheduled: false,
+            has_waited: false,
             is_special: false,
             prepared: false,
             abandoned: false,
@@ -182,6 +185,7 @@ impl Request {
         body.entered_at = entered_at;
         body.issued_at = submitted_at;
         body.prepared = false;
+        body.has_waited = false;
         if body.is_special {
             body.reset_special();
         }

@@ -4,13 +4,12 @@
 use crate::budget::Waiter;
 use crate::combiner::Leave;
 use crate::cpu::BATCH;
-use crate::dispatch::Device;
+use crate::dispatch::{Device, note_waiting};
 use crate::driver::{Driver, Env, Wish};
 use crate::elevator::{Dispatch, Elevator, Merge, Run};
 use crate::ids::HctxId;
 use crate::queue::Locked;
 use crate::request::Request;
-use crate::tags::Place;
 use crate::turn::Turn;
 
 /// How often the holder of the scheduler looks again for those who found it held, before it lets go
@@ -80,8 +79,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
         let holds = self.queue.holds.read(now);
         while let Some(mut request) = self.cpu.lanes[LANE].plug.pop_front() {
-            request.body_mut().holds = holds;
-            self.live.pool.note(request.sched_tag(), Place::Waiting(now));
+            note_waiting(&mut request, self.live, holds, now);
             run |= self.insert(elevator, request);
         }
         run | self.feed_published(elevator)
