@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::vec;
 
-use crate::admission::Entries;
+use crate::admission::{Credit, Entries};
 use crate::bio::{TenantId, VolumeId};
 use crate::budget::Tokens;
 use crate::driver::Driver;
@@ -111,9 +111,10 @@ pub(crate) struct TenantSide {
     pub(crate) more: i32,
     /// It has limits.
     pub(crate) is_limited: bool,
-    /// Its bios have to be looked at more closely: it has limits, some of them wait, or the queue is
-    /// frozen.
+    /// Its bios have to be looked at more closely: some of them wait, or the queue is frozen.
     pub(crate) is_slow: bool,
+    /// What its limits, if it has any, let pass in this turn.
+    pub(crate) credit: Credit,
 }
 
 /// What a thread has done, for oracles and statistics. Nobody decides anything by these.

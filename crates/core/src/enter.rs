@@ -1,6 +1,7 @@
 //! How a bio gets in: limits, its tenant's share, a scheduler tag, and then the plug.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admission::{Entry, Wanted};
 use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId, VolumeId};
@@ -15,6 +16,9 @@ use crate::status::Status;
 use crate::sync::{SeqCst, fence};
 use crate::time::Time;
 use crate::turn::Turn;
+
+/// A limit's next request is not looked for before so much time has passed.
+const LIMIT_STEP: Duration = Duration::from_micros(1);
 
 /// Why a bio was not taken in. It comes back unharmed.
 #[derive(Debug)]
@@ -50,6 +54,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let side = &self.cpu.tenants[tenant.0 as usize];
         let is_open = side.turn == self.cpu.turn && side.room > 0 && !side.is_slow;
         if !is_open || (bio.op == Op::Write && !self.may_write_at_once(bio)) {
+            return None;
+        }
+        if self.cpu.stash.is_empty() || (side.is_limited && !self.passes_limits(tenant, bio)) {
             return None;
         }
         let tag = self.cpu.stash.pop()?;
@@ -120,10 +127,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         side.more = 0;
         side.room = self.queue.tenants.room(tenant, self.live.nr_requests);
         side.is_limited = self.queue.tenants.is_limited(tenant);
-        side.is_slow = side.is_limited
-            || self.pass.is_frozen()
+        side.is_slow = self.pass.is_frozen()
             || self.cpu.entries.is_behind(tenant, Op::Read)
             || self.cpu.entries.is_behind(tenant, Op::Write);
+        if side.is_limited {
+            side.credit = self.queue.tenants.credit(tenant, self.now);
+        }
         self.cpu.touched.push(tenant.0);
     }
 
@@ -214,9 +223,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         Some(pool.body(tag))
     }
 
+    /// Whether all limits let a bio pass, which then is charged when the turn ends.
     #[inline]
-    fn passes_limits(&self, tenant: TenantId, bio: &Bio) -> bool {
-        self.queue.tenants.pass(tenant, bio.op, bytes_of(bio), self.now).is_ok()
+    fn passes_limits(&mut self, tenant: TenantId, bio: &Bio) -> bool {
+        self.cpu.tenants[tenant.0 as usize].credit.pass(bio.op, bytes_of(bio))
     }
 
     #[cold]
@@ -269,7 +279,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return Err(Refused::Invalid(bio, Status::Again));
         };
         // Charged last, so that a bio that is sent away has cost nothing.
-        if !self.passes_limits(tenant, &bio) {
+        self.touch(tenant);
+        let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
+        if is_limited && !self.passes_limits(tenant, &bio) {
             self.unenter(body);
             return Err(Refused::Invalid(bio, Status::Again));
         }
@@ -323,21 +335,37 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// Holds a bio to its limits: it passes, or a turn is wished for when it will.
     fn charge(&mut self, tenant: TenantId, entry: &mut Entry) -> bool {
-        let bio = &entry.bio;
-        match self.queue.tenants.pass(tenant, bio.op, bytes_of(bio), self.now) {
-            Ok(()) => {
-                entry.charged = true;
-                self.note_hold(entry, Hold::Limit);
-                true
-            }
-            Err(at) => {
-                let wish = self.cpu.limit_wish;
-                if wish == Time::ZERO || at < wish || wish <= self.now {
-                    self.cpu.limit_wish = at;
-                    self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
-                }
-                false
-            }
+        let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
+        if !is_limited || self.passes_limits(tenant, &entry.bio) {
+            entry.charged = true;
+            self.note_hold(entry, Hold::Limit);
+            return true;
+        }
+        // What has passed in this turn counts.
+        self.charge_limits(tenant);
+        let at = self.queue.tenants.passes_at(tenant, entry.bio.op, self.now);
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        side.credit = self.queue.tenants.credit(tenant, self.now);
+        if at <= self.now && self.passes_limits(tenant, &entry.bio) {
+            // They were raised in between.
+            entry.charged = true;
+            self.note_hold(entry, Hold::Limit);
+            return true;
+        }
+        let at = at.max(self.now + LIMIT_STEP);
+        let wish = self.cpu.limit_wish;
+        if wish == Time::ZERO || at < wish || wish <= self.now {
+            self.cpu.limit_wish = at;
+            self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
+        }
+        false
+    }
+
+    /// Charges a tenant's limits with what has passed in this turn.
+    pub(crate) fn charge_limits(&mut self, tenant: TenantId) {
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        if side.is_limited {
+            self.queue.tenants.charge(tenant, &mut side.credit, self.now);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::vec;
 
 use crate::admission::Wanted;
+use crate::bio::TenantId;
 use crate::budget::{BUDGET_DELAY, BudgetMode, Waiter};
 use crate::control::Pass;
 use crate::cpu::{Cpu, Side};
@@ -185,10 +186,11 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             self.came_back = true;
         }
         while let Some(tenant) = self.cpu.touched.pop() {
+            self.charge_limits(TenantId(tenant));
             let side = &mut self.cpu.tenants[tenant as usize];
             if side.more != 0 {
                 self.came_back |= side.more < 0;
-                self.queue.tenants.change_used(crate::bio::TenantId(tenant), side.more);
+                self.queue.tenants.change_used(TenantId(tenant), side.more);
             }
             // What is known of it is no longer so.
             side.turn = 0;
