@@ -79,6 +79,8 @@ const EVERY_KEY: &str = r#"
         writes_starved = 4
         fifo_batch = 1
         prio_aging_expire = "1m"
+        front_merges = 0
+        async_depth = 7
 
         [volume.b]
         disk = "slow"
@@ -117,6 +119,8 @@ fn every_key_is_read() {
         writes_starved: 4,
         fifo_batch: 1,
         prio_aging_expire: Duration::from_secs(60),
+        front_merges: false,
+        async_depth: Some(7),
     };
     assert_eq!(slow.scheduler, Scheduler::MqDeadline(deadline));
     let b = Volume {
@@ -291,9 +295,9 @@ const REFUSALS: &[(&str, &str)] = &[
          mend: write the unit too, as in \"500ms\" or \"500s\"",
     ),
     (
-        "[disk.d]\ndriver = 'null'\n[disk.d.iosched]\nfront_merges = 1",
-        "t.toml:4:1: `disk.d.iosched.front_merges` is not there yet: requests are not merged\n  \
-         mend: leave it out: this version of blkmq cannot do it",
+        "[disk.d]\ndriver = 'null'\n[disk.d.iosched]\nfront_merges = 2",
+        "t.toml:4:16: `disk.d.iosched.front_merges` is 2, out of range\n  \
+         mend: write a number from 0 to 1",
     ),
     (
         "[disk.d]\ndriver = 'null'\niosched.slice_idle = '8ms'",

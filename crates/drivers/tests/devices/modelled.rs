@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blkmq_core::{Config, CtxId, Flags, Op, Queue, Status, Time};
+use blkmq_core::{Config, CtxId, Flags, Maps, Op, Queue, Status, Time};
 use blkmq_drivers::{Device, Extent, ExtentKind, Model as Modelled, ModelOptions, connect_kicks};
 use blkmq_models::{BusyFault, Effect, Fault, Outcome, SlotsConfig};
 
@@ -116,7 +116,8 @@ fn a_slot_that_comes_free_on_one_ring_kicks_the_queue_of_another() {
     let device = device(SlotsConfig { slots: 1, flush_ns: 20 * MS, ..SlotsConfig::default() });
     let rings = [device.ring(4).unwrap(), device.ring(4).unwrap()];
     let world = Arc::new(World::default());
-    let config = Config { nr_ctx: 2, nr_hw_queues: 2, nr_tags: 4, ..Config::default() };
+    let config =
+        Config { nr_ctx: 2, maps: Maps::of(2), nr_tags: 4, timeout: None, ..Config::default() };
     let queue = Arc::new(Queue::new(device, Arc::clone(&world), config));
     connect_kicks(&queue);
     let mut nth = 0..;
