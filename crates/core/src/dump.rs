@@ -152,9 +152,10 @@ impl<D: Driver, E: Env> Queue<D, E> {
         let (quiesce_depth, freeze_depth) = self.control.depths();
         let lengths = self.flush.lengths();
         let scheduler_state = self.with_scheduler(|scheduler| scheduler.debug());
+        let all_used = live.pool.tags().used();
         let tenant = |index| {
             let id = TenantId(index as u32);
-            let (used, share) = self.tenants.used_and_share(id, live.nr_requests);
+            let (used, share) = self.tenants.used_and_share(id, live.nr_requests, all_used);
             TenantDump { weight: self.tenants.weight(id), used, share }
         };
         Dump {

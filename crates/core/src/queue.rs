@@ -23,7 +23,7 @@ use crate::live::{Live, Maps};
 use crate::lost::Lost;
 use crate::software::SoftwareQueue;
 use crate::stats::{Figures, Stats};
-use crate::sync::{AtomicU64, Counter, Mutex, Relaxed, SeqCst, fence};
+use crate::sync::{Counter, Mutex, SeqCst, fence};
 use crate::tags::RequestPool;
 use crate::time::Time;
 use crate::turn::Turn;
@@ -106,7 +106,7 @@ pub struct Queue<D: Driver, E: Env> {
     /// How many bios of each submitter wait to get in.
     pub(crate) waiting: Box<[CachePadded<Counter>]>,
     /// Nanoseconds; `u64::MAX` for never.
-    timeout_ns: AtomicU64,
+    timeout_ns: Counter,
     entry_max: u32,
 }
 
@@ -157,7 +157,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
             abandoned: Counter::new(),
             idle_until: Counter::new(),
             waiting: (0..nr_ctx).map(|_| CachePadded::default()).collect(),
-            timeout_ns: AtomicU64::new(u64::MAX),
+            timeout_ns: Counter::new(),
             entry_max: config.entry_max,
         };
         queue.set_timeout(config.timeout);
@@ -260,7 +260,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         let ns =
             timeout.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        self.timeout_ns.store(ns, Relaxed);
+        self.timeout_ns.set(ns);
     }
 
     /// What has been done for a volume.
@@ -299,7 +299,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
 
     #[inline]
     pub(crate) fn timeout_ns(&self) -> u64 {
-        self.timeout_ns.load(Relaxed)
+        self.timeout_ns.get()
     }
 
     fn sum(&self, of: impl Fn(VolumeId) -> bool) -> Figures {

@@ -159,19 +159,22 @@ impl Tenants {
     }
 
     /// How many more tags a tenant may take of `nr_requests`; negative if it has too many, because
-    /// others have become active since.
+    /// others have become active since. Who is alone may take them all: the tags themselves are the
+    /// bound, and nothing is counted for it that all its threads would meet at.
     #[inline]
     pub(crate) fn room(&self, id: TenantId, nr_requests: u32) -> i32 {
-        let nr_tenants = self.tenants.len() as u32;
-        let used = self.tenant(id).used.load(Relaxed);
-        if nr_tenants == 1 {
-            return nr_requests as i32 - used as i32;
+        if self.is_one() {
+            return nr_requests as i32;
         }
+        let used = self.tenant(id).used.load(Relaxed);
         self.share(id, used, nr_requests) as i32 - used as i32
     }
 
     /// Notes that a tenant's requests hold `more` tags than before, or fewer.
     pub(crate) fn change_used(&self, id: TenantId, more: i32) {
+        if self.is_one() {
+            return;
+        }
         let tenant = self.tenant(id);
         let before = tenant.used.fetch_add(more.cast_unsigned(), Relaxed);
         let after = before.wrapping_add(more.cast_unsigned());
@@ -271,8 +274,17 @@ impl Tenants {
         self.groups[id.0 as usize].set(limits);
     }
 
-    /// Tags that a tenant's requests hold, and its share of `nr_requests`.
-    pub(crate) fn used_and_share(&self, id: TenantId, nr_requests: u32) -> (u32, u32) {
+    /// Tags that a tenant's requests hold, and its share of `nr_requests`, of which `all_used` are
+    /// out.
+    pub(crate) fn used_and_share(
+        &self,
+        id: TenantId,
+        nr_requests: u32,
+        all_used: u32,
+    ) -> (u32, u32) {
+        if self.is_one() {
+            return (all_used, nr_requests);
+        }
         let used = self.tenant(id).used.load(Relaxed);
         (used, self.share(id, used, nr_requests))
     }
@@ -288,6 +300,11 @@ impl Tenants {
         let all = if is_active { active.max(weight) } else { active.saturating_add(weight) };
         let by_weight = u64::from(rest) * u64::from(weight) / u64::from(all);
         (kept + by_weight as u32).max(1)
+    }
+
+    #[inline]
+    fn is_one(&self) -> bool {
+        self.tenants.len() == 1
     }
 
     #[inline]
@@ -324,7 +341,10 @@ mod tests {
         assert_eq!(all.room(TenantId(0), 64), 2 + 58 / 9 - 60);
         all.change_used(TenantId(2), -1);
         assert_eq!(all.room(TenantId(0), 64), 0);
-        assert_eq!(tenants(&[7]).room(TenantId(0), 5), 5);
+        let alone = tenants(&[7]);
+        alone.change_used(TenantId(0), 3);
+        assert_eq!(alone.room(TenantId(0), 5), 5, "the tags are the bound");
+        assert_eq!(alone.used_and_share(TenantId(0), 5, 3), (3, 5));
     }
 
     #[test]
@@ -352,10 +372,10 @@ mod tests {
         let all = tenants(&[100, 100]);
         all.change_used(TenantId(0), 1);
         all.change_used(TenantId(1), 1);
-        assert_eq!(all.used_and_share(TenantId(0), 104).1, 2 + 50);
+        assert_eq!(all.used_and_share(TenantId(0), 104, 2).1, 2 + 50);
         all.set_weight(TenantId(0), 300);
-        assert_eq!(all.used_and_share(TenantId(0), 104).1, 2 + 75);
-        assert_eq!(all.used_and_share(TenantId(1), 104).1, 2 + 25);
+        assert_eq!(all.used_and_share(TenantId(0), 104, 2).1, 2 + 75);
+        assert_eq!(all.used_and_share(TenantId(1), 104, 2).1, 2 + 25);
         assert_eq!(all.weight(TenantId(0)), 300);
     }
 }
