@@ -302,7 +302,8 @@ const REFUSALS: &[(&str, &str)] = &[
     (
         "[disk.d]\ndriver = 'null'\niosched.slice_idle = '8ms'",
         "t.toml:3:9: `slice_idle` is no attribute of scheduler `mq-deadline`\n  \
-         mend: right are: read_expire, write_expire, writes_starved, fifo_batch, prio_aging_expire",
+         mend: right are: read_expire, write_expire, writes_starved, fifo_batch, front_merges, \
+         prio_aging_expire, async_depth",
     ),
     (
         "[disk.d]\ndriver = 'null'\niosched.read_expires = '8ms'",
