@@ -184,7 +184,7 @@ impl Budget {
         let hands_over = self.mode == BudgetMode::Handoff;
         // The kernel's completion runs all hardware queues of a device that anybody waits for.
         let mut left = if hands_over || free == 0 { free } else { u32::MAX };
-        let share = (free / (self.waiting.count() + 1)).max(1);
+        let share = if free > 1 { (free / (self.waiting.count() + 1)).max(1) } else { 1 };
         while left > 0 {
             if self.waiting.take(index) {
                 let who = self.waiter(index);

@@ -89,8 +89,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let id = self.cpu.lanes[lane].hctx;
         let ctx_map = &self.queue.hctx(id).ctx_map;
         // What was published earlier goes first.
-        let is_first = ctx_map.is_empty();
-        if device == Device::Ready && is_first && !self.cpu.lanes[lane].plug.is_empty() {
+        if device == Device::Ready && !self.cpu.lanes[lane].plug.is_empty() && ctx_map.is_empty() {
             device = self.issue_plugged(lane);
             if device == Device::Ready && self.cpu.lanes[lane].plug.is_empty() {
                 // Nothing was published when this pass began, and who publishes since then runs

@@ -7,9 +7,9 @@ use std::vec;
 
 use crate::admission::Wanted;
 use crate::bio::TenantId;
-use crate::budget::{BUDGET_DELAY, BudgetMode, Waiter};
+use crate::budget::{BUDGET_DELAY, Budget, BudgetMode, Waiter};
 use crate::control::Pass;
-use crate::cpu::{Cpu, Side};
+use crate::cpu::{Cpu, Lane, Side};
 use crate::driver::{Driver, Env, Wish};
 use crate::hardware::Flight;
 use crate::ids::{CtxId, HctxId};
@@ -307,16 +307,18 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         !self.cpu.completions.is_empty() || self.cpu.lanes.iter().any(|lane| lane.due)
     }
 
-    /// Whether somebody is marked for what this turn has at hand, as far as can be seen without a
-    /// fence.
+    /// Whether somebody is marked for what this turn has at hand, or for what is free now that a
+    /// kick has come, as far as can be seen without a fence.
     fn others_wait(&self) -> bool {
-        self.queue.tenants.has_waiters()
-            || self.queue.budget.as_ref().is_some_and(|budget| budget.has_waiters())
-            || self
-                .cpu
-                .lanes
-                .iter()
-                .any(|lane| !lane.purse.tags.is_empty() && self.queue.hctx(lane.hctx).is_marked())
+        let Queue { tenants, budget, .. } = self.queue;
+        let kicked = self.came_back;
+        let for_purse = |lane: &Lane| {
+            let has_tokens = kicked || lane.purse.tokens.count() > 0;
+            has_tokens && budget.as_ref().is_some_and(Budget::has_waiters)
+                || !lane.purse.tags.is_empty() && self.queue.hctx(lane.hctx).is_marked()
+        };
+        (kicked || !self.cpu.stash.is_empty()) && tenants.has_waiters()
+            || self.cpu.lanes.iter().any(for_purse)
     }
 
     /// Gives everything at hand back, and if anything came back looks at the marks.

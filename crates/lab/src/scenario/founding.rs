@@ -25,8 +25,8 @@ const OWED: &str = "B, which put the unit back and looked at nobody";
 /// One run of the race.
 struct Race {
     budget_mode: BudgetMode,
-    /// The hardware queue of C; that of A and B is 0.
-    hctx_of_c: u16,
+    /// C has a hardware queue of its own; else it uses that of A and B.
+    has_c_its_own: bool,
     /// C too waits for its device and answers kicks while the others run; else its thread ends, and
     /// what is left for it to do comes after the others have ended.
     c_stays: bool,
@@ -35,58 +35,58 @@ struct Race {
 
 /// Mode `none`, one hardware queue: stalls.
 pub(crate) fn none_1(_: &Params) {
-    Race::new(BudgetMode::None, 0).run();
+    Race::new(BudgetMode::None, false).run();
 }
 
 /// Mode `none`, C on a hardware queue of its own: stalls.
 pub(crate) fn none_2(_: &Params) {
-    Race::new(BudgetMode::None, 1).run();
+    Race::new(BudgetMode::None, true).run();
 }
 
 /// Mode `delayed`, one hardware queue.
 pub(crate) fn delayed_1(_: &Params) {
-    Race::new(BudgetMode::Delayed, 0).run();
+    Race::new(BudgetMode::Delayed, false).run();
 }
 
 /// Mode `delayed`, C on a hardware queue of its own.
 pub(crate) fn delayed_2(_: &Params) {
-    Race::new(BudgetMode::Delayed, 1).run();
+    Race::new(BudgetMode::Delayed, true).run();
 }
 
 /// Mode `handoff`, one hardware queue.
 pub(crate) fn handoff_1(_: &Params) {
-    Race::new(BudgetMode::Handoff, 0).run();
+    Race::new(BudgetMode::Handoff, false).run();
 }
 
 /// Mode `handoff`, C on a hardware queue of its own.
 pub(crate) fn handoff_2(_: &Params) {
-    Race::new(BudgetMode::Handoff, 1).run();
+    Race::new(BudgetMode::Handoff, true).run();
 }
 
 /// Mode `handoff`, one hardware queue, C stays.
 pub(crate) fn stays_1(_: &Params) {
-    Race { c_stays: true, ..Race::new(BudgetMode::Handoff, 0) }.run();
+    Race { c_stays: true, ..Race::new(BudgetMode::Handoff, false) }.run();
 }
 
 /// Mode `handoff`, C on a hardware queue of its own, and it stays.
 pub(crate) fn stays_2(_: &Params) {
-    Race { c_stays: true, ..Race::new(BudgetMode::Handoff, 1) }.run();
+    Race { c_stays: true, ..Race::new(BudgetMode::Handoff, true) }.run();
 }
 
 /// Mode `handoff` with a scheduler, whose requests any hardware queue can send.
 pub(crate) fn deadline(_: &Params) {
     let scheduler = Box::new(Deadline::new(DeadlineConfig::default(), NR_REQUESTS));
-    Race { scheduler: Some(scheduler), ..Race::new(BudgetMode::Handoff, 1) }.run();
+    Race { scheduler: Some(scheduler), ..Race::new(BudgetMode::Handoff, true) }.run();
 }
 
 impl Race {
-    fn new(budget_mode: BudgetMode, hctx_of_c: u16) -> Self {
-        Race { budget_mode, hctx_of_c, c_stays: false, scheduler: None }
+    fn new(budget_mode: BudgetMode, has_c_its_own: bool) -> Self {
+        Race { budget_mode, has_c_its_own, c_stays: false, scheduler: None }
     }
 
     fn run(self) {
         let set = Set::new(Config {
-            nr_ctx: 5,
+            nr_ctx: if self.has_c_its_own { 3 } else { 5 },
             maps: Maps::of(2),
             nr_requests: NR_REQUESTS,
             nr_tags: NR_REQUESTS,
@@ -104,8 +104,11 @@ impl Race {
         set.submit(&mut a, 1);
         set.reap(&mut other);
         set.take_kicks();
-        let (mut c, other) =
-            if self.hctx_of_c == 0 { (set.cpu(4), Some(other)) } else { (other, None) };
+        let (mut c, others) = if self.has_c_its_own {
+            (other, Vec::new())
+        } else {
+            (set.cpu(4), vec![other, set.cpu(3)])
+        };
         let threads = [("A", a), ("B", b)].map(|(name, cpu)| spawn_on(&set, name, cpu));
         go_on_as("C");
         set.submit(&mut c, 2);
@@ -114,7 +117,7 @@ impl Race {
         }
         let threads = threads.map(|thread| thread.join().expect("a panic ends the schedule"));
         go_on_as("main");
-        set.end(threads.into_iter().chain([c]).chain(other).collect(), OWED);
+        set.end(threads.into_iter().chain([c]).chain(others).collect(), OWED);
         if self.budget_mode == BudgetMode::Handoff && set.timers_fired() > 0 {
             finding("timer-made progress", "a timer fired that nobody asked for", "the hand-off");
         }
