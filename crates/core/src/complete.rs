@@ -154,8 +154,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             (body.bio.volume, body.bio.op, body.issued_at, body.submitted_at);
         let is_ok = status.is_ok();
         let nr_sectors = body.own_sectors;
-        let ended =
-            Ended { volume, op, nr_sectors, is_ok, submitted_at, issued_at, now: self.now };
+        let ended = Ended { volume, op, nr_sectors, is_ok, submitted_at, issued_at, now: self.now };
         self.queue.stats.end(self.cpu.ctx, &ended);
         self.cpu.counters.completed += 1;
         self.ended = true;

@@ -59,8 +59,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     #[inline]
     fn may_write_at_once(&self, bio: &Bio) -> bool {
-        !self.queue.flush.has_failed()
-            && (self.live.async_depth.is_none() || is_waited_for(bio))
+        !self.queue.flush.has_failed() && (self.live.async_depth.is_none() || is_waited_for(bio))
     }
 
     fn submit_any(&mut self, bio: Bio) -> Result<(), Refused> {

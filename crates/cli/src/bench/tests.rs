@@ -11,6 +11,7 @@ fn options(driver: DriverName) -> Options {
         nr_requests: 256,
         queue_depth: None,
         hw_queues: None,
+        limits: Rates::default(),
     }
 }
 
