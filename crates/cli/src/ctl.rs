@@ -69,12 +69,18 @@ fn write_figures(text: &mut String, figures: &Figures) {
         row
     };
     let mut kinds = vec![words(&["", "ios", "merges", "sectors", "ticks", "errors"])];
-    kinds.extend([
-        kind("read", &figures.read),
-        kind("write", &figures.write),
-        kind("discard", &figures.discard),
-        kind("flush", &figures.flush),
-    ]);
+    let all = [
+        ("read", &figures.read),
+        ("write", &figures.write),
+        ("discard", &figures.discard),
+        ("flush", &figures.flush),
+    ];
+    let has_any = |of: &Kind| of.ios + of.merges > 0;
+    if figures.in_flight == 0 && !all.iter().any(|(_, of)| has_any(of)) {
+        say(text, "  nothing done yet\n");
+        return;
+    }
+    kinds.extend(all.iter().filter(|(_, of)| has_any(of)).map(|(name, of)| kind(name, of)));
     write_table(text, &kinds);
     say(
         text,
@@ -85,11 +91,13 @@ fn write_figures(text: &mut String, figures: &Figures) {
             ms(figures.time_in_queue_ms)
         ),
     );
-    let mut latencies = vec![words(&["latency", "count", "p50", "p99", "p99.9", "max"])];
-    latencies.push(times_row("read", &figures.read_latency));
-    latencies.push(times_row("write", &figures.write_latency));
-    latencies.push(words(&["held by"]));
-    latencies.extend(figures.holds.iter().map(|hold| times_row(&hold.reason, &hold.times)));
+    let mut latencies = vec![words(&["held", "count", "p50", "p99", "p99.9", "max"])];
+    let mut add = |name: &str, times: &Times| {
+        latencies.extend((times.count > 0).then(|| times_row(name, times)));
+    };
+    add("read", &figures.read_latency);
+    add("write", &figures.write_latency);
+    figures.holds.iter().for_each(|hold| add(&format!("by {}", hold.reason), &hold.times));
     write_table(text, &latencies);
     text.push('\n');
 }
@@ -97,10 +105,7 @@ fn write_figures(text: &mut String, figures: &Figures) {
 fn times_row(name: &str, times: &Times) -> Vec<String> {
     let mut row = vec![name.to_owned(), times.count.to_string()];
     let all = [times.p50_ns, times.p99_ns, times.p999_ns, times.max_ns];
-    row.extend(all.map(|ns| match times.count {
-        0 => "-".to_owned(),
-        _ => short(Duration::from_nanos(ns)),
-    }));
+    row.extend(all.map(|ns| short(Duration::from_nanos(ns))));
     row
 }
 
