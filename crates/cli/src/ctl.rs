@@ -35,8 +35,8 @@ fn write_disk(text: &mut String, disk: &DiskStatus) {
     say(
         text,
         &format!(
-            "disk {}: driver {driver}, scheduler {scheduler}, {requests} of {nr_requests} requests, \
-             hardware queues: {hw_queues}",
+            "disk {}: driver {driver}, scheduler {scheduler}, {requests} of {nr_requests} \
+             requests, hardware queues: {hw_queues}",
             disk.disk
         ),
     );

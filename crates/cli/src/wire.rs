@@ -7,12 +7,12 @@
 //! | request | answer |
 //! |---|---|
 //! | `{"op":"status"}` | `{"status":{...}}`, see [`Status`] |
-//! | `{"op":"get","key":"disk.main"}` | `{"values":[{"key":...,"value":...},...]}`: the key or all below it |
-//! | `{"op":"set","key":"volume.gold.weight","value":"500"}` | `{"values":[...]}`: what it is now |
+//! | `{"op":"get","key":"disk.main"}` | `{"values":[{"key":...,"value":...}]}`, it or all below |
+//! | `{"op":"set","key":"volume.gold.weight","value":"500"}` | `{"values":[...]}`: what it is |
 //! | `{"op":"dump"}` | `{"dumps":[{"disk":...,"files":[{"name":...,"value":...},...]},...]}` |
 //!
-//! What fails is answered with `{"error":{"what":...,"mend":...,"is_wrong":...}}`: `is_wrong` tells a
-//! request that can never succeed from one that failed.
+//! What fails is answered with `{"error":{"what":...,"mend":...,"is_wrong":...}}`: `is_wrong` tells
+//! a request that can never succeed from one that failed.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -146,7 +146,8 @@ fn hardware(hctx: &HardwareDump, dump: &Dump, now: Time) -> Vec<File> {
 /// A request as debugfs writes one.
 fn line(request: &RequestDump, now: Time) -> String {
     format!(
-        "{{.op={:?}, .sector={}, .nr_sectors={}, .tenant={}, .nr_bios={}, .internal_tag={}, .age={}}}",
+        "{{.op={:?}, .sector={}, .nr_sectors={}, .tenant={}, .nr_bios={}, \
+         .internal_tag={}, .age={}}}",
         request.op,
         request.sector,
         request.nr_sectors,

@@ -41,8 +41,8 @@ fn unit_of(attribute: &str) -> (&'static str, u128) {
     }
 }
 
-/// A value as sysfs takes it: a time with a unit becomes a number of the attribute's own. Nothing if
-/// it is not a whole one.
+/// A value as sysfs takes it: a time with a unit becomes a number of the attribute's own. Nothing
+/// if it is not a whole one.
 fn bare_number(attribute: &str, value: &str) -> Option<String> {
     let value = value.trim();
     let has_unit = value.starts_with(|c: char| c.is_ascii_digit())

@@ -1,8 +1,8 @@
 //! The control socket: `blkmq ctl` asks and changes the running server.
 //!
-//! [`crate::wire`] says what goes over it. It is served by threads of its own, which are no workers:
-//! one that accepts, and one a connection, of which there are at most [`CONNECTIONS_MAX`]. A client
-//! that says too much, or takes too long for a request or an answer, is disconnected.
+//! [`crate::wire`] says what goes over it. It is served by threads of its own, which are no
+//! workers: one that accepts, and one a connection, of which there are at most [`CONNECTIONS_MAX`].
+//! A client that says too much, or takes too long for a request or an answer, is disconnected.
 
 mod board;
 mod dump;
