@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Explore every interleaving of the layer's own code, within bounds
     Check(CheckArgs),
+    /// Look into the running server, and change it
+    Ctl(CtlArgs),
 }
 
 /// `blkmq serve`.
@@ -126,6 +128,40 @@ pub(crate) struct CheckArgs {
     /// The form of the results
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output_format: Format,
+}
+
+/// `blkmq ctl`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CtlArgs {
+    /// The server's control socket [default: that of the built-in configuration]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// The form of the results
+    #[arg(long, value_enum, default_value_t, value_name = "FORM", global = true)]
+    pub(crate) output_format: Format,
+    /// What to ask
+    #[command(subcommand)]
+    pub(crate) what: CtlCommand,
+}
+
+/// What `blkmq ctl` asks.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CtlCommand {
+    /// What was done for each disk and volume, and what held it up
+    Status,
+    /// The value of a key, or of all keys below it, as in disk.main or volume.gold.weight
+    Get {
+        /// The path of the configuration
+        key: String,
+    },
+    /// Change a value, as in disk.main.scheduler=none or volume.gold.limits.iops=2000
+    Set {
+        /// The path of the configuration, and the value as the configuration writes it
+        #[arg(value_name = "KEY=VALUE")]
+        change: String,
+    },
+    /// What the queues look like inside, in the words of debugfs
+    Dump,
 }
 
 /// The explorers by their names.
