@@ -80,7 +80,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if body.abandoned {
             self.queue.abandoned.add_shared(u64::MAX);
         }
-        if !body.gathered.is_empty() {
+        if !body.followers.is_empty() {
             return self.finish_merged(request, status);
         }
         self.finish_bio(request, status);
