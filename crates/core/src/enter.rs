@@ -8,7 +8,7 @@ use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, Wish};
 use crate::limits::Fit;
 use crate::live::HctxType;
-use crate::request::{Body, Origin, Request};
+use crate::request::{Body, Done, Memory, Origin, Request};
 use crate::split::{self, Parent};
 use crate::stats::Hold;
 use crate::status::Status;
@@ -93,6 +93,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         for _ in 0..self.cpu.entries.nr_waiting() {
             let Some((index, tenant, mut queue)) = self.cpu.entries.begin_turn() else { break };
             while let Some(mut entry) = queue.pop_front() {
+                if let Err(status) = self.may_still_go(&entry.bio) {
+                    self.end_entry(&entry, status);
+                    continue;
+                }
                 if !self.let_in(tenant, &mut entry) {
                     queue.push_front(entry);
                     break;
@@ -314,11 +318,37 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             parent.add_piece();
             return Some((piece, false));
         }
-        let ended = parent.end_piece(Status::Inval, None);
-        if let Some(whole) = ended {
-            self.tell(self.cpu.ctx, whole.done(parent.cookie, entry.submitted_at));
-        }
+        self.end_entry(entry, Status::Inval);
         None
+    }
+
+    /// Whether what waits can still be done: the device may have become smaller meanwhile, and a
+    /// flush may have failed, after which nothing is written.
+    fn may_still_go(&self, bio: &Bio) -> Result<(), Status> {
+        if bio.op.is_write() && self.queue.flush.has_failed() {
+            return Err(Status::ReadOnly);
+        }
+        self.live.limits.check(bio).map(|_| ())
+    }
+
+    /// Ends a bio that waits, or what is left of it, without its going any further.
+    #[cold]
+    fn end_entry(&mut self, entry: &Entry, status: Status) {
+        let Entry { bio, submitted_at, .. } = entry;
+        let done = match &entry.parent {
+            Some(parent) => match parent.end_piece(status, None) {
+                Some(whole) => whole.done(parent.cookie, *submitted_at),
+                None => return,
+            },
+            None => Done {
+                cookie: bio.cookie,
+                status,
+                issued_at: *submitted_at,
+                submitted_at: *submitted_at,
+                memory: Memory::Returned,
+            },
+        };
+        self.tell(self.cpu.ctx, done);
     }
 
     /// Holds a bio to its limits: it passes, or a turn is wished for when it will.

@@ -116,6 +116,10 @@ impl Bench {
         out.chain(self.waiting.iter().flatten()).any(|order| overlap(&order.sectors(), sectors))
     }
 
+    fn flush_failed(&self, now: Time) -> bool {
+        self.queue.dump(now).flush.failed
+    }
+
     /// How many orders have been given and have not come back.
     pub(crate) fn nr_out(&self) -> usize {
         self.out.len()
@@ -260,12 +264,13 @@ impl Bench {
             Status::Medium => assert!(is_bad, "it touches no bad sector: {order:?}"),
             Status::Timeout => {
                 let abandoned = disk.abandoned.iter().any(|range| overlap(range, &sectors));
-                assert!(abandoned || order.op == Op::Flush, "it was in time: {order:?}");
+                let flushes = order.op == Op::Flush || order.flags.contains(Flags::PREFLUSH);
+                assert!(abandoned || flushes, "it was in time: {order:?}");
             }
             Status::NoSpc | Status::Inval => {
                 assert!(sectors.end > self.capacity_min, "{done:?}: {order:?}");
             }
-            status => assert!(!disk.flush_status.is_ok(), "{status:?} of {order:?}"),
+            status => assert!(self.flush_failed(disk.now), "{status:?} of {order:?}"),
         }
         if done.status.is_ok() {
             check_data(out, &disk);
@@ -384,7 +389,7 @@ impl Bench {
         assert_eq!(sum(|kind| kind.ios), counters(|c| c.completed), "each end counts once");
         assert_eq!(counters(|c| c.submitted), counters(|c| c.completed));
         assert_eq!(sum(|kind| kind.merges), counters(|c| c.merged));
-        if self.capacity_min == self.known.len() as u64 && self.disk().flush_status.is_ok() {
+        if self.capacity_min == self.known.len() as u64 && !self.flush_failed(self.now()) {
             let sectors: u64 = self.done.iter().map(|(order, _)| u64::from(order.nr_sectors)).sum();
             assert_eq!(sum(|kind| kind.sectors), sectors, "each sector counts once");
         }

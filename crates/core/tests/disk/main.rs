@@ -4,5 +4,7 @@
 mod bench;
 mod disk;
 mod env;
+mod flush;
 mod merge;
 mod order;
+mod split;
