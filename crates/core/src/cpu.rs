@@ -16,6 +16,7 @@ use crate::stats::{Accounts, Tally};
 use crate::status::Status;
 use crate::tags::TagRun;
 use crate::time::Time;
+use crate::timeout::NEVER;
 
 /// How many requests go to the device, or come from it, in one go.
 pub(crate) const BATCH: usize = 32;
@@ -59,8 +60,8 @@ pub(crate) struct Side<D: Driver> {
     pub(crate) woken: bool,
     /// The wish that is out for a turn when a limit lets the next bio pass; zero if none is.
     pub(crate) limit_wish: Time,
-    /// A wish is out for a turn in which timeouts are looked at.
-    pub(crate) timeout_wished: bool,
+    /// The wish that is out for a turn in which timeouts are looked at; never if none is.
+    pub(crate) timeout_wish: Time,
     /// Requests that are polled for and in flight.
     pub(crate) polled: u32,
     pub(crate) counters: Counters,
@@ -167,7 +168,7 @@ impl<D: Driver> Cpu<D> {
             refused: Vec::with_capacity(2 * nr_tenants),
             woken: false,
             limit_wish: Time::ZERO,
-            timeout_wished: false,
+            timeout_wish: NEVER,
             polled: 0,
             counters: Counters::default(),
             accounts,

@@ -8,3 +8,4 @@ mod flush;
 mod merge;
 mod order;
 mod split;
+mod timeout;
