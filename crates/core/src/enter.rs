@@ -26,6 +26,23 @@ pub enum Refused {
     Invalid(Bio, Status),
 }
 
+/// What is remembered of a bio that was refused, so that its submitter is told when there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    tenant: TenantId,
+    /// [`Op::Read`] for what waits and is limited with the reads, else [`Op::Write`].
+    op: Op,
+    is_waited_for: bool,
+}
+
+impl Refusal {
+    fn of(tenant: TenantId, bio: &Bio) -> Self {
+        let is_read = matches!(bio.op, Op::Read | Op::DrvIn);
+        let op = if is_read { Op::Read } else { Op::Write };
+        Refusal { tenant, op, is_waited_for: is_waited_for(bio) }
+    }
+}
+
 impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Takes a bio in, or says why not. Never sleeps.
     #[inline(always)]
@@ -246,7 +263,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
         let must_stay = has_begun || (is_limited && entry.charged);
         if !must_stay && !self.cpu.entries.has_room(tenant, op) {
-            let refused = (tenant, is_waited_for(&entry.bio));
+            let refused = Refusal::of(tenant, &entry.bio);
             if !self.cpu.refused.contains(&refused) {
                 self.cpu.refused.push(refused);
             }
@@ -361,13 +378,17 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 true
             }
             Err(at) => {
-                let wish = self.cpu.limit_wish;
-                if wish == Time::ZERO || at < wish || wish <= self.now {
-                    self.cpu.limit_wish = at;
-                    self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
-                }
+                self.wish_for_limit(at);
                 false
             }
+        }
+    }
+
+    fn wish_for_limit(&mut self, at: Time) {
+        let wish = self.cpu.limit_wish;
+        if wish == Time::ZERO || at < wish || wish <= self.now {
+            self.cpu.limit_wish = at;
+            self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
         }
     }
 
@@ -395,14 +416,26 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// stay marked.
     fn look_for_room(&mut self) {
         let mut refused = std::mem::take(&mut self.cpu.refused);
-        refused.retain(|(tenant, is_waited_for)| {
-            let has_room = self.cpu.entries.has_room(*tenant, Op::Read)
-                && self.cpu.entries.has_room(*tenant, Op::Write);
-            let has_room = has_room || self.could_enter(*tenant, *is_waited_for);
+        refused.retain(|refusal| {
+            let Refusal { tenant, op, is_waited_for } = *refusal;
+            let entries = &self.cpu.entries;
+            let has_room = entries.has_room(tenant, op)
+                || (!entries.is_behind(tenant, op)
+                    && self.could_pass(tenant, op)
+                    && self.could_enter(tenant, is_waited_for));
             self.cpu.woken |= has_room;
             !has_room
         });
         self.cpu.refused = refused;
+    }
+
+    /// Whether the limits would let a bio pass; if not, a turn is wished for when they will.
+    fn could_pass(&mut self, tenant: TenantId, op: Op) -> bool {
+        let at = self.queue.tenants.passes_at(tenant, op, self.now);
+        if at > self.now {
+            self.wish_for_limit(at);
+        }
+        at <= self.now
     }
 
     /// Whether a bio of this tenant's could get in; if not, the submitter is marked.

@@ -128,18 +128,25 @@ impl Tenants {
     /// Lets a request pass all its limits, which are charged; or says when it will pass.
     #[inline]
     pub(crate) fn pass(&self, id: TenantId, op: Op, bytes: u64, now: Time) -> Result<(), Time> {
-        let tenant = self.tenant(id);
-        let group = self.group_of(tenant);
-        let own_at = tenant.limiter.passes_at(op, now);
-        let at = group.map_or(own_at, |group| group.passes_at(op, now).max(own_at));
+        let at = self.passes_at(id, op, now);
         if at > now {
             return Err(at);
         }
+        let tenant = self.tenant(id);
         tenant.limiter.charge(op, bytes, now);
-        if let Some(group) = group {
+        if let Some(group) = self.group_of(tenant) {
             group.charge(op, bytes, now);
         }
         Ok(())
+    }
+
+    /// When all its limits let a request of a tenant's pass: now, or at a time to come.
+    #[inline]
+    pub(crate) fn passes_at(&self, id: TenantId, op: Op, now: Time) -> Time {
+        let tenant = self.tenant(id);
+        let own_at = tenant.limiter.passes_at(op, now);
+        let group = self.group_of(tenant);
+        group.map_or(own_at, |group| group.passes_at(op, now).max(own_at))
     }
 
     /// How many more tags a tenant may take of `nr_requests`; negative if it has too many, because

@@ -145,6 +145,11 @@ impl Driver for Disk {
             |flying: &Flying| (flying.rq.hctx(), flying.rq.tag()) == (expired.hctx, expired.tag);
         let index = state.in_flight.iter().position(is_it).expect("what is late is in flight");
         assert_eq!(state.in_flight[index].ring, ring.0, "asked on the ring that it went out on");
+        let Flying { rq, lost, .. } = &state.in_flight[index];
+        if rq.op() == Op::Flush && !lost {
+            // After a flush that is given up nothing is written any more.
+            return TimeoutAnswer::WaitUntil(expired.now + Duration::from_secs(1));
+        }
         match state.when_late {
             WhenLate::WaitFor(time) => TimeoutAnswer::WaitUntil(expired.now + time),
             WhenLate::Finish => {

@@ -2,6 +2,7 @@
 //! bad and sometimes does not answer: what a submitter may rely on, whatever happens in between.
 
 mod bench;
+mod churn;
 mod disk;
 mod env;
 mod flush;
