@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::vec;
 
 use crate::admission::{Credit, Entries};
-use crate::bio::{TenantId, VolumeId};
+use crate::bio::VolumeId;
 use crate::budget::Tokens;
 use crate::driver::Driver;
 use crate::elevator::Completion;
+use crate::enter::Refusal;
 use crate::ids::{CtxId, HctxId};
 use crate::live::{HctxType, Live};
 use crate::request::{Done, InFlight, Request};
@@ -16,6 +17,7 @@ use crate::stats::{Accounts, Tally};
 use crate::status::Status;
 use crate::tags::TagRun;
 use crate::time::Time;
+use crate::timeout::NEVER;
 
 /// How many requests go to the device, or come from it, in one go.
 pub(crate) const BATCH: usize = 32;
@@ -53,14 +55,13 @@ pub(crate) struct Side<D: Driver> {
     pub(crate) touched: Vec<u32>,
     /// The number of this turn.
     pub(crate) turn: u64,
-    /// Tenants of which a bio was refused, and whether somebody waits for it, for which there has
-    /// been no room since.
-    pub(crate) refused: Vec<(TenantId, bool)>,
+    /// The kinds of bios that were refused and for which there has been no room since.
+    pub(crate) refused: Vec<Refusal>,
     pub(crate) woken: bool,
     /// The wish that is out for a turn when a limit lets the next bio pass; zero if none is.
     pub(crate) limit_wish: Time,
-    /// A wish is out for a turn in which timeouts are looked at.
-    pub(crate) timeout_wished: bool,
+    /// The wish that is out for a turn in which timeouts are looked at; never if none is.
+    pub(crate) timeout_wish: Time,
     /// Requests that are polled for and in flight.
     pub(crate) polled: u32,
     pub(crate) counters: Counters,
@@ -165,10 +166,10 @@ impl<D: Driver> Cpu<D> {
             tenants: vec![TenantSide::default(); nr_tenants].into_boxed_slice(),
             touched: Vec::with_capacity(nr_tenants),
             turn: 0,
-            refused: Vec::with_capacity(2 * nr_tenants),
+            refused: Vec::with_capacity(3 * nr_tenants),
             woken: false,
             limit_wish: Time::ZERO,
-            timeout_wished: false,
+            timeout_wish: NEVER,
             polled: 0,
             counters: Counters::default(),
             accounts,

@@ -9,7 +9,7 @@ use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, Wish};
 use crate::limits::Fit;
 use crate::live::HctxType;
-use crate::request::{Body, Origin, Request};
+use crate::request::{Body, Done, Memory, Origin, Request};
 use crate::split::{self, Parent};
 use crate::stats::Hold;
 use crate::status::Status;
@@ -28,6 +28,23 @@ pub enum Refused {
     WouldBlock(Bio),
     /// It cannot be done, for this reason.
     Invalid(Bio, Status),
+}
+
+/// What is remembered of a bio that was refused, so that its submitter is told when there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    tenant: TenantId,
+    /// [`Op::Read`] for what waits and is limited with the reads, else [`Op::Write`].
+    op: Op,
+    is_waited_for: bool,
+}
+
+impl Refusal {
+    fn of(tenant: TenantId, bio: &Bio) -> Self {
+        let is_read = matches!(bio.op, Op::Read | Op::DrvIn);
+        let op = if is_read { Op::Read } else { Op::Write };
+        Refusal { tenant, op, is_waited_for: is_waited_for(bio) }
+    }
 }
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
@@ -100,6 +117,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         for _ in 0..self.cpu.entries.nr_waiting() {
             let Some((index, tenant, mut queue)) = self.cpu.entries.begin_turn() else { break };
             while let Some(mut entry) = queue.pop_front() {
+                if let Err(status) = self.may_still_go(&entry.bio) {
+                    self.end_entry(&entry, status);
+                    continue;
+                }
                 if !self.let_in(tenant, &mut entry) {
                     queue.push_front(entry);
                     break;
@@ -252,7 +273,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
         let must_stay = has_begun || (is_limited && entry.charged);
         if !must_stay && !self.cpu.entries.has_room(tenant, op) {
-            let refused = (tenant, is_waited_for(&entry.bio));
+            let refused = Refusal::of(tenant, &entry.bio);
             if !self.cpu.refused.contains(&refused) {
                 self.cpu.refused.push(refused);
             }
@@ -326,11 +347,37 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             parent.add_piece();
             return Some((piece, false));
         }
-        let ended = parent.end_piece(Status::Inval, None);
-        if let Some(whole) = ended {
-            self.tell(self.cpu.ctx, whole.done(parent.cookie, entry.submitted_at));
-        }
+        self.end_entry(entry, Status::Inval);
         None
+    }
+
+    /// Whether what waits can still be done: the device may have become smaller meanwhile, and a
+    /// flush may have failed, after which nothing is written.
+    fn may_still_go(&self, bio: &Bio) -> Result<(), Status> {
+        if bio.op.is_write() && self.queue.flush.has_failed() {
+            return Err(Status::ReadOnly);
+        }
+        self.live.limits.check(bio).map(|_| ())
+    }
+
+    /// Ends a bio that waits, or what is left of it, without its going any further.
+    #[cold]
+    fn end_entry(&mut self, entry: &Entry, status: Status) {
+        let Entry { bio, submitted_at, .. } = entry;
+        let done = match &entry.parent {
+            Some(parent) => match parent.end_piece(status, None) {
+                Some(whole) => whole.done(parent.cookie, *submitted_at),
+                None => return,
+            },
+            None => Done {
+                cookie: bio.cookie,
+                status,
+                issued_at: *submitted_at,
+                submitted_at: *submitted_at,
+                memory: Memory::Returned,
+            },
+        };
+        self.tell(self.cpu.ctx, done);
     }
 
     /// Holds a bio to its limits: it passes, or a turn is wished for when it will.
@@ -353,11 +400,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return true;
         }
         let at = at.max(self.now + LIMIT_STEP);
-        let wish = self.cpu.limit_wish;
-        if wish == Time::ZERO || at < wish || wish <= self.now {
-            self.cpu.limit_wish = at;
-            self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
-        }
+        self.wish_for_limit(at);
         false
     }
 
@@ -366,6 +409,14 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let side = &mut self.cpu.tenants[tenant.0 as usize];
         if side.is_limited {
             self.queue.tenants.charge(tenant, &mut side.credit, self.now);
+        }
+    }
+
+    fn wish_for_limit(&mut self, at: Time) {
+        let wish = self.cpu.limit_wish;
+        if wish == Time::ZERO || at < wish || wish <= self.now {
+            self.cpu.limit_wish = at;
+            self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
         }
     }
 
@@ -393,14 +444,26 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// stay marked.
     fn look_for_room(&mut self) {
         let mut refused = std::mem::take(&mut self.cpu.refused);
-        refused.retain(|(tenant, is_waited_for)| {
-            let has_room = self.cpu.entries.has_room(*tenant, Op::Read)
-                && self.cpu.entries.has_room(*tenant, Op::Write);
-            let has_room = has_room || self.could_enter(*tenant, *is_waited_for);
+        refused.retain(|refusal| {
+            let Refusal { tenant, op, is_waited_for } = *refusal;
+            let entries = &self.cpu.entries;
+            let has_room = entries.has_room(tenant, op)
+                || (!entries.is_behind(tenant, op)
+                    && self.could_pass(tenant, op)
+                    && self.could_enter(tenant, is_waited_for));
             self.cpu.woken |= has_room;
             !has_room
         });
         self.cpu.refused = refused;
+    }
+
+    /// Whether the limits would let a bio pass; if not, a turn is wished for when they will.
+    fn could_pass(&mut self, tenant: TenantId, op: Op) -> bool {
+        let at = self.queue.tenants.passes_at(tenant, op, self.now);
+        if at > self.now {
+            self.wish_for_limit(at);
+        }
+        at <= self.now
     }
 
     /// Whether a bio of this tenant's could get in; if not, the submitter is marked.

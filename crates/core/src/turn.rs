@@ -298,7 +298,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         if self.uncommitted {
             self.queue.driver.commit_rqs(&mut self.cpu.ring);
         }
-        if self.issued && !self.cpu.timeout_wished {
+        if self.issued {
             self.wish_for_timeouts();
         }
     }
