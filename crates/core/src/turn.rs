@@ -414,7 +414,10 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         if depth.is_none_or(|depth| tags.has_free_shallow(depth)) {
             tenants.wake(Wanted::Async, free, nr_requests, from, &mut wake);
         }
-        self.admit_due |= is_own;
+        if is_own {
+            // A wake that is not used, because the mark was an old one, is passed on.
+            (self.admit_due, self.came_back) = (true, true);
+        }
         self.cpu.counters.kicks += kicks;
     }
 
