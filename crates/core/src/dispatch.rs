@@ -277,6 +277,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// one back will run us.
     pub(crate) fn acquire(&mut self, lane: usize, who: Waiter, wanted: u32) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
+        if side.rests_on_tag && side.purse.tags.is_empty() {
+            // Whoever puts a tag back runs us. Asking for budget before that would take it from
+            // others, or have it handed to and fro.
+            return None;
+        }
         if let Some(budget) = &self.queue.budget
             && side.purse.tokens.count() == 0
         {

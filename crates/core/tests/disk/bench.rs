@@ -231,7 +231,8 @@ impl Bench {
         self.check(&out, &done);
         self.done.push((out.placed.order.clone(), done));
         if done.memory == Memory::Lent {
-            assert_eq!(done.status, Status::Timeout);
+            // Of a bio that was cut, another piece may have failed before this one was given up.
+            assert!(!done.status.is_ok(), "{done:?} while the device has its memory");
             out.lent = true;
             self.out.insert(done.cookie, out);
         } else {
