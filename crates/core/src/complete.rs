@@ -8,6 +8,7 @@ use crate::flush::FlushStep;
 use crate::request::{Answer, Done, InFlight, Memory, Request};
 use crate::stats::Ended;
 use crate::status::Status;
+use crate::sync::Omission;
 use crate::tags::Place;
 use crate::turn::Turn;
 
@@ -143,7 +144,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     #[inline]
     fn finish_bio(&mut self, request: Request, status: Status) {
         let body = request.body();
-        let (is_answered, tenant) = (body.abandoned, body.tenant);
+        let is_answered = body.abandoned && !Omission::AnsweredBefore.is_made();
+        let tenant = body.tenant;
         let answer = Answer::of(body);
         self.touch(tenant);
         let side = &mut self.cpu.tenants[tenant.0 as usize];
