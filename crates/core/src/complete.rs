@@ -9,6 +9,7 @@ use crate::flush::FlushStep;
 use crate::request::{Answer, Done, InFlight, Memory, Request};
 use crate::stats::Ended;
 use crate::status::Status;
+use crate::sync::Omission;
 use crate::turn::Turn;
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
@@ -199,7 +200,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// The memory goes back to its place, and then the submitter is told, unless it was before.
     fn finish_bio(&mut self, request: Request, status: Status) {
         let body = request.body();
-        let (is_answered, tenant) = (body.abandoned, body.tenant);
+        let is_answered = body.abandoned && !Omission::AnsweredBefore.is_made();
+        let tenant = body.tenant;
         let body_has_waited = body.has_waited;
         let answer = Answer::of(body);
         self.leave_tenant(tenant);

@@ -8,7 +8,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::ids::CtxId;
-use crate::sync::{AcqRel, Acquire, AtomicU32, Mutex};
+use crate::sync::{AcqRel, Acquire, AtomicU32, Mutex, Omission};
 
 /// A turn is under way.
 const IN_TURN: u32 = 1;
@@ -157,7 +157,8 @@ impl Control {
         for gate in &self.gates {
             let mut now = gate.load(Acquire);
             loop {
-                let unaware = if now & IN_TURN != 0 { UNAWARE } else { 0 };
+                let is_seen = now & IN_TURN == 0 || Omission::TurnsUnderWay.is_made();
+                let unaware = if is_seen { 0 } else { UNAWARE };
                 match gate.compare_exchange(now, now | what | unaware, AcqRel, Acquire) {
                     Ok(_) => break,
                     Err(changed) => now = changed,

@@ -13,7 +13,7 @@ use crate::request::{Body, Done, Memory, Origin, Request};
 use crate::split::{self, Parent};
 use crate::stats::Hold;
 use crate::status::Status;
-use crate::sync::{SeqCst, fence};
+use crate::sync::{Omission, SeqCst, fence};
 use crate::time::Time;
 use crate::turn::Turn;
 
@@ -436,6 +436,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         // Pair E1, the waiter's side: the mark is published before room and tags are looked at
         // again. The other side is the fence in `settle`.
         fence(SeqCst);
+        if Omission::EntryLook.is_made() {
+            return None;
+        }
         self.touch(tenant);
         self.try_enter(tenant, bio)
     }

@@ -16,7 +16,7 @@ use crate::driver::{Driver, Env};
 use crate::lost::Lost;
 use crate::request::{Body, Origin, Request};
 use crate::status::Status;
-use crate::sync::{AtomicBool, Mutex, Relaxed};
+use crate::sync::{AtomicBool, Mutex, Omission, Relaxed};
 use crate::time::Time;
 use crate::turn::Turn;
 
@@ -82,6 +82,10 @@ impl FlushQueue {
     /// Adds one that waits. Answers the flush to be sent, if none is in flight.
     fn wait(&self, request: Request, now: Time) -> Option<Request> {
         let mut state = self.state.lock();
+        if Omission::NextFlush.is_made() && state.carrier.is_none() {
+            state.running.push(request);
+            return None;
+        }
         state.waiting.push(request);
         state.start(now)
     }

@@ -70,6 +70,7 @@ pub use queue::{Config, Held, Queue};
 pub use request::{Abandoned, Done, InFlight, Memory, Request, SchedulerData};
 pub use stats::{Figures, Hold, Kind, KindFigures, Times};
 pub use status::Status;
+pub use sync::Omission;
 pub use tags::{
     DriverTags, Sbitmap, Tag, TagKick, TagKind, TagRun, TagSet, TagSetFull, TagUser, TagWaits,
 };

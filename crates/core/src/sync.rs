@@ -51,6 +51,47 @@ impl Counter {
     }
 }
 
+/// A step of a protocol that the lab leaves out, to see that it is missed. In the native flavour
+/// nothing can be left out, and what asks is compiled away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Omission {
+    /// Units of the budget do not travel with the kick: who is at work takes them first.
+    GivenUnits,
+    /// A quiesce or a freeze does not wait for the turns that began before it.
+    TurnsUnderWay,
+    /// Nobody is told that a quiesce or a freeze has become complete.
+    Settled,
+    /// Who waits to get in does not look again after its mark (pair E1).
+    EntryLook,
+    /// Who comes while a flush is in flight is covered by that flush, instead of the next.
+    NextFlush,
+    /// It is forgotten that the submitter of a request was answered when its time was over.
+    AnsweredBefore,
+}
+
+impl Omission {
+    /// Whether it is left out.
+    #[inline]
+    pub(crate) fn is_made(self) -> bool {
+        imp::is_omitted(self)
+    }
+
+    /// Leaves it out from now on, in the whole process.
+    #[cfg(any(feature = "loom", feature = "shuttle"))]
+    pub fn make(self) {
+        OMITTED.store(1 << self as u8, Relaxed);
+    }
+}
+
+/// What is left out, a bit for each. No scheduling point.
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+static OMITTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+fn is_omitted(omission: Omission) -> bool {
+    OMITTED.load(Relaxed) & 1 << omission as u8 != 0
+}
+
 /// Whether the thread is unwinding from a panic, and no more work should be begun.
 pub(crate) fn is_unwinding() -> bool {
     std::thread::panicking()
@@ -59,6 +100,10 @@ pub(crate) fn is_unwinding() -> bool {
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
+
+    pub(super) const fn is_omitted(_: super::Omission) -> bool {
+        false
+    }
 
     /// A lock whose `lock` answers the guard in every flavour.
     #[derive(Debug, Default)]
@@ -95,6 +140,7 @@ mod imp {
 
 #[cfg(feature = "loom")]
 mod imp {
+    pub(super) use super::is_omitted;
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 
@@ -116,6 +162,7 @@ mod imp {
 
 #[cfg(feature = "shuttle")]
 mod imp {
+    pub(super) use super::is_omitted;
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 
     /// See the native flavour.

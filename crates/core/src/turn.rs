@@ -16,7 +16,7 @@ use crate::ids::{CtxId, HctxId};
 use crate::live::Live;
 use crate::queue::Queue;
 use crate::request::{Done, Grant};
-use crate::sync::{SeqCst, fence, is_unwinding};
+use crate::sync::{Omission, SeqCst, fence, is_unwinding};
 use crate::tags::Tag;
 use crate::time::Time;
 
@@ -454,7 +454,8 @@ impl<D: Driver, E: Env> Drop for Turn<'_, D, E> {
         }
         self.end();
         let is_last = self.is_last_of_freeze();
-        if self.queue.control.leave(self.cpu.ctx) || is_last {
+        let is_waited_for = self.queue.control.leave(self.cpu.ctx) || is_last;
+        if is_waited_for && !Omission::Settled.is_made() {
             self.queue.env.settled();
         }
     }

@@ -20,8 +20,9 @@ pub struct Scenario {
     pub about: &'static str,
     /// The row of the corpus of stalls that it stands for.
     pub row: Option<&'static str>,
-    /// The commit that mended in Linux what is put back here, and must be found; `None` if nothing
-    /// is put back, and nothing must be found.
+    /// The commit that mended in Linux what is put back here, and must be found, or our own name for
+    /// it where it is a step of our own that is left out; `None` if nothing is put back, and nothing
+    /// must be found.
     pub bug: Option<&'static str>,
     /// How loom explores it; `None` if it is too big for loom.
     pub loom: Option<Plan>,
@@ -279,6 +280,7 @@ fn select<'a>(
         Selection::Clean => Ok(registry.iter().filter(|s| s.bug.is_none()).collect()),
         Selection::Bugs(ids) => {
             let mut known: Vec<&str> = registry.iter().filter_map(|s| s.bug).collect();
+            known.sort_unstable();
             known.dedup();
             if let Some((id, known)) = unknown(ids, &known) {
                 return Err(CheckError::UnknownBug { id, known });

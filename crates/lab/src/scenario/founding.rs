@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use super::core::{BudgetMode, Config, Cpu, Deadline, DeadlineConfig, Maps, Scheduler};
 use super::stage::{JoinHandle, finding, go_on_as, spawn};
-use super::world::{Device, Set};
+use super::device::Device;
+use super::world::Set;
 use crate::Params;
 
 /// One for each thread, so that each finds its own tag where it looks first, and what is explored
