@@ -204,8 +204,8 @@ impl Address {
         if self.limits.longest(K::OP) == 0 {
             return Err(Error::Unsupported { volume: self.name.clone(), operation });
         }
-        // The layer counts sectors in a `u32`.
-        let max_sectors = u32::MAX & !(self.limits.logical_block_sectors - 1);
+        // The layer counts sectors in a `u32`; so many of them are whole blocks.
+        let max_sectors = !(self.limits.logical_block_sectors - 1);
         let (len_bytes, max_bytes) = (kind.len_bytes(), u64::from(max_sectors) * SECTOR_SIZE_BYTES);
         if len_bytes > max_bytes {
             return Err(Error::TooLong { operation, len_bytes, max_bytes });
