@@ -3,8 +3,8 @@
 //! One turn is wished for when something is issued, for the moment when its time will be over; what
 //! is issued before then needs no other. In that turn the thread looks at what is in flight on its
 //! own ring, and asks the driver about what is late. In flight the driver owns the request, so the
-//! layer can only ask: done, wait, or give the submitter an answer now. In the last case tag,
-//! budget and memory are in quarantine until the device gives them back.
+//! layer can only ask: done, wait, or give the submitter an answer now. In the last case tag, budget
+//! and memory are in quarantine until the device gives them back.
 
 use crate::driver::{Driver, Env, Expired, TimeoutAnswer, Wish};
 use crate::hardware::Flight;
