@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run jobs in real time, in this process, and report as fio does
     #[command(after_help = job_help())]
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Explore every interleaving of the layer's own code, within bounds
     Check(CheckArgs),
     /// Look into the running server, and change it
