@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run jobs in real time, in this process, and report as fio does
     #[command(after_help = job_help())]
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Explore every interleaving of the layer's own code, within bounds
     Check(CheckArgs),
     /// Look into the running server, and change it
@@ -73,7 +73,8 @@ pub(crate) struct BenchArgs {
     /// How the device behaves, for driver `model`: `slots=N` and then any of read=TIME, write=TIME,
     /// flush=TIME, discard=TIME, per_kib=TIME, jitter=TIME, seed=N, store=BOOL,
     /// cache=none|volatile|fua, error=RATE, bad=SECTOR+COUNT, late=RATE:TIME, lost=RATE[:TIME],
-    /// busy_completion=RATE, busy_kick=RATE:TIME, busy_retry=RATE:TIME, as in slots=8,read=100us,error=0.1%
+    /// busy_completion=RATE, busy_kick=RATE:TIME, busy_retry=RATE:TIME, as in
+    /// slots=8,read=100us,error=0.1%
     #[arg(long, value_name = "MODEL", value_parser = crate::model::parse_argument)]
     pub(crate) model: Option<ModelSpec>,
     /// Who decides the order

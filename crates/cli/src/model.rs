@@ -327,7 +327,8 @@ mod tests {
     use super::*;
 
     const EVERY_KEY: &str = "slots=8,read=100us,write=1ms,flush=5ms,discard=10us,per_kib=250ns,\
-                             jitter=20us,seed=7,store=false,cache=none,bad=8+8 2048+1,error=0.125%:nospc,\
+                             jitter=20us,seed=7,store=false,cache=none,bad=8+8 2048+1,\
+                             error=0.125%:nospc,\
                              late=1%:10ms,lost=0.1%:5s,busy_completion=2%,busy_kick=0.5%:1ms,\
                              busy_retry=100%:2us";
 

@@ -19,8 +19,8 @@ pub(crate) struct Moments {
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     counts: Histogram<u64>,
-    /// I/Os that end in one batch often took equally long; so many have, of this latency, since they
-    /// were last counted.
+    /// I/Os that end in one batch often took equally long; so many have, of this latency, since
+    /// they were last counted.
     run: u64,
     run_ns: u64,
     n: u64,

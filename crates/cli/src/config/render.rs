@@ -70,11 +70,7 @@ fn write_disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
                 writeln!(f, "async_depth = {async_depth}")?;
             }
             let aging = quoted(&render_time(config.prio_aging_expire));
-            writeln!(f, "prio_aging_expire = {aging}")?;
-            if let Some(async_depth) = config.async_depth {
-                writeln!(f, "async_depth = {async_depth}")?;
-            }
-            writeln!(f, "front_merges = {}\n", u32::from(config.front_merges))
+            writeln!(f, "prio_aging_expire = {aging}\n")
         }
     }
 }

@@ -178,7 +178,6 @@ fn add_volume(
 
 fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
     let block_bytes = u32::try_from(block_bytes(limits)).expect("a block is a few pages at most");
-    let device_max_bytes = u64::from(limits.max_sectors) * SECTOR_SIZE_BYTES;
     let is_writable = !volume.read_only;
     Export {
         name: volume.name.clone(),
@@ -198,9 +197,8 @@ fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
             // What covers a block in part is served too, but not as well.
             min_bytes: SECTOR_SIZE_BYTES as u32,
             preferred_bytes: block_bytes.max(4096),
-            max_payload_bytes: u32::try_from(device_max_bytes)
-                .unwrap_or(u32::MAX)
-                .min(payload_max_bytes),
+            // What is longer than the device takes is split, so the server's memory is the bound.
+            max_payload_bytes: payload_max_bytes,
         },
     }
 }

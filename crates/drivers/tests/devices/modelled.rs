@@ -195,3 +195,35 @@ fn a_ring_that_is_dropped_leaves_its_slots() {
     statuses.sort_by_key(|status| status.is_ok());
     assert_eq!(statuses, [Status::IoErr, Status::IoErr, Status::Ok]);
 }
+
+#[test]
+fn what_is_said_of_the_cache_decides_which_flushes_reach_the_device() {
+    let slots = SlotsConfig { flush_ns: 30 * MS, ..SlotsConfig::default() };
+    let memory = Pages::new(4096);
+    let segment = [memory.segment(0, 4096, None)];
+    let cases = [
+        (ModelCache::None, false, false),
+        (ModelCache::Volatile, true, true),
+        (ModelCache::Fua, true, false),
+    ];
+    for (cache, is_flushed, is_fua_flushed) in cases {
+        let slots = slots.clone();
+        let options = ModelOptions { size_bytes: 1 << 20, slots, store: true, cache };
+        let mut rig = Rig::new(Modelled::new(options), 4);
+        // Each took the time of a flush, or the device was never asked for one: which of the two
+        // is told without a clock by what is in flight once the turn has ended.
+        rig.submit([flush()]);
+        assert_eq!(rig.queue.held().in_flight > 0, is_flushed, "{cache:?}");
+        assert_eq!(rig.wait()[0].status, Status::Ok);
+        let start = Instant::now();
+        assert_eq!(rig.run(bio(Op::Write, Flags::FUA, 0, 8, &segment)), Status::Ok);
+        if is_fua_flushed {
+            assert!(start.elapsed() >= Duration::from_millis(30), "{cache:?}");
+        }
+        rig.submit([bio(Op::Write, Flags::FUA, 0, 8, &segment)]);
+        let cpu = rig.cpu.as_mut().unwrap();
+        rig.queue.turn(cpu, Time::ZERO).reap();
+        assert_eq!(rig.queue.held().in_flight > 0, is_fua_flushed, "{cache:?}");
+        assert_eq!(rig.wait()[0].status, Status::Ok);
+    }
+}
