@@ -36,7 +36,6 @@ impl DiskControl for Stalled {
             nr_requests: 8,
             requests: 1,
             waiting: vec![(7, Time::from_ns(self.since_ns.load(Ordering::Relaxed)))],
-            in_flight: Vec::new(),
             abandoned: 0,
             defects: 0,
             budget: None,
