@@ -204,5 +204,12 @@ impl Surroundings {
     }
 }
 
+/// A configuration from its text, in surroundings that are nobody's.
+#[cfg(test)]
+pub(crate) fn for_tests(text: &str) -> Config {
+    let around = Surroundings { state_dir: "/s".into(), base_dir: "/b".into(), cpus: 2 };
+    parse("t.toml", text, &around).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
 #[cfg(test)]
 mod tests;

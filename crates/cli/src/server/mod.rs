@@ -2,6 +2,8 @@
 
 mod build;
 pub(crate) mod control;
+#[cfg(test)]
+mod fake;
 mod signals;
 mod watchdog;
 

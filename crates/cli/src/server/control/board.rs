@@ -393,3 +393,6 @@ fn optional_time(key: &str, value: &str) -> Result<Option<Duration>, Failure> {
         .map_err(|error| Failure::wrong(format!("`{key}`: {error}"), error.mend()))?;
     Ok((!time.is_zero()).then_some(time))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ pub(in crate::server) fn files(dump: &Dump, now: Time) -> Vec<File> {
     add("nr_requests", dump.nr_requests.into());
     add("requests", dump.requests.into());
     add("waiting", ages(&dump.waiting, now));
+    add("in_flight", dump.hardware.iter().map(|hctx| hctx.tags).sum::<u32>().into());
     add("abandoned", dump.abandoned.into());
     add("defects", dump.defects.into());
     if let Some(budget) = &dump.budget {
