@@ -120,11 +120,6 @@ impl Bench {
         self.queue.dump(now).flush.failed
     }
 
-    /// How many orders have been given and have not come back.
-    pub(crate) fn nr_out(&self) -> usize {
-        self.out.len()
-    }
-
     pub(crate) fn turn<R>(
         &mut self,
         ctx: usize,
