@@ -336,8 +336,8 @@ fn reconfigure(bench: &mut Bench, held: &mut Held, step: &Step) {
     }
 }
 
-/// How many hardware queues there are whatever their number is changed to. Others would stay stopped
-/// while they are not there, and come back so.
+/// How many hardware queues there are whatever their number is changed to. Others would stay
+/// stopped while they are not there, and come back so.
 fn always_there(maps: &Maps) -> u16 {
     1 + maps.read + maps.poll
 }
