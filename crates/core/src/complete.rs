@@ -241,6 +241,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         for mut follower in followers.drain(..) {
             let body = follower.body_mut();
             body.abandoned = is_answered;
+            // So that this is forgotten when its memory is used again.
+            body.is_special |= is_answered;
             body.issued_at = issued_at;
             self.finish_bio(follower, status);
         }

@@ -274,7 +274,7 @@ impl Bench {
         }
     }
 
-    /// Serves something that waits to be served; `pick` chooses. Answers whether there was anything.
+    /// Serves something that waits to be served; `pick` chooses. Answers whether there was any.
     pub(crate) fn serve(&mut self, mut pick: impl FnMut(usize) -> usize) -> bool {
         let kicks: Vec<CtxId> = self.env.asked().kicks.iter().copied().collect();
         let reaps: Vec<usize> =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use blkmq_core::{
     Change, Class, Config, Deadline, DeadlineConfig, Flags, GroupId, HctxId, Limits, Maps, Op,
-    Rate, Rates, Scheduler, TenantConfig, TenantId,
+    Queue, Rate, Rates, Scheduler, TenantConfig, TenantId,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -313,11 +313,9 @@ fn reconfigure(bench: &mut Bench, held: &mut Held, step: &Step) {
             held.frozen -= 1;
             queue.unfreeze();
         }
-        Step::Stop(hctx, true) if *hctx < queue.maps().count() => {
-            queue.stop_hw_queue(HctxId(*hctx))
-        }
-        Step::Stop(hctx, false) if *hctx < queue.maps().count() => {
-            queue.start_hw_queue(HctxId(*hctx));
+        Step::Stop(hctx, stop) if *hctx < always_there(&queue.maps()) => {
+            let change = if *stop { Queue::stop_hw_queue } else { Queue::start_hw_queue };
+            change(&queue, HctxId(*hctx));
         }
         Step::Weight(tenant, weight) => queue.set_weight(TenantId(*tenant), *weight),
         Step::Limit(tenant, iops) => queue.set_limits(TenantId(*tenant), &rates(*iops)),
@@ -338,13 +336,18 @@ fn reconfigure(bench: &mut Bench, held: &mut Held, step: &Step) {
     }
 }
 
+/// How many hardware queues there are whatever their number is changed to. Others would stay
+/// stopped while they are not there, and come back so.
+fn always_there(maps: &Maps) -> u16 {
+    1 + maps.read + maps.poll
+}
+
 /// Takes back what keeps the queue from coming to rest.
 fn let_go(bench: &mut Bench, held: &Held) {
     (0..held.quiesced).for_each(|_| bench.queue.unquiesce());
     (0..held.frozen).for_each(|_| bench.queue.unfreeze());
     bench.look();
-    let (maps, nr_ctx) = (bench.queue.maps(), bench.queue.nr_ctx());
-    for hctx in 0..maps.count().max(nr_ctx) {
+    for hctx in 0..always_there(&bench.queue.maps()) {
         bench.queue.start_hw_queue(HctxId(hctx));
     }
     let mut disk = bench.disk();

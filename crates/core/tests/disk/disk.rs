@@ -219,8 +219,8 @@ impl State {
         }
         let block = u64::from(limits.logical_block_sectors);
         assert!(sectors.end <= limits.capacity_sectors, "past the end: {rq:?}");
-        assert!(!sectors.is_empty(), "a request has sectors");
         assert!(sectors.start.is_multiple_of(block) && sectors.end.is_multiple_of(block));
+        assert!(!sectors.is_empty());
         assert!(rq.nr_sectors() <= limits.longest(rq.op()), "too long: {rq:?}");
         if rq.op().has_data() {
             assert!(rq.segments().len() <= usize::from(limits.max_segments), "{rq:?}");

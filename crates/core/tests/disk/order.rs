@@ -94,7 +94,7 @@ impl Placed {
 
     pub(crate) fn bio(&mut self) -> Bio {
         let segment = |piece: &mut Vec<u8>| {
-            // SAFETY: the bench keeps `self`, and with it the memory, until it comes back, and looks
+            // SAFETY: the bench keeps `self` and its memory until it comes back, and looks
             // at it only then.
             unsafe { Segment::new(piece.as_mut_ptr(), piece.len() as u32, None) }
         };

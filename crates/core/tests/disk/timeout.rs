@@ -11,8 +11,9 @@ use crate::order::Order;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn bench(timeout: Duration) -> Bench {
+    let timeout = Some(timeout);
     let config =
-        Config { timeout: Some(timeout), nr_tags: 4, budget: Some(4), ..Config::default() };
+        Config { timeout, nr_requests: 4, nr_tags: 4, budget: Some(4), ..Config::default() };
     Bench::new(limits(), config)
 }
 
@@ -112,7 +113,10 @@ fn what_is_given_up_holds_what_it_has_until_it_comes_back() {
     assert!(bench.queue.is_frozen());
     bench.queue.unfreeze();
     assert_eq!(bench.late.len(), 2);
+    // The memory of those that were given up serves others as if nothing had been.
+    bench.submit(0, &[Order::read(100, 100)]);
     bench.rest();
+    assert_eq!(bench.endings()[3..], [(100, Status::Ok)]);
 }
 
 #[test]
