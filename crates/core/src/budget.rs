@@ -7,9 +7,9 @@
 //! The cure is the hand-off. Who fails to get a unit marks its hardware queue, and tries once more;
 //! who puts units back looks at the marks. Both sides publish before they look, with a full fence
 //! between, so at least one of them sees the other (pair B1: [`Budget::get`] and
-//! [`Budget::pass_on`]). A marked hardware queue is not only kicked: its units travel with the kick,
-//! so that a thread that gives back and takes in one turn cannot starve the one that waits. What a
-//! kicked run does not need it puts back, and so passes on.
+//! [`Budget::pass_on`]). A marked hardware queue is not only kicked: its units travel with the
+//! kick, so that a thread that gives back and takes in one turn cannot starve the one that waits.
+//! What a kicked run does not need it puts back, and so passes on.
 
 use std::time::Duration;
 

@@ -75,8 +75,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
     }
 
     /// Asks that no bio becomes a request any more, so that those which are on their way come to
-    /// their end. Has to be taken back as often as it was asked for. [`Queue::is_frozen`] tells when
-    /// it holds, and [`Env::settled`] when to look.
+    /// their end. Has to be taken back as often as it was asked for. [`Queue::is_frozen`] tells
+    /// when it holds, and [`Env::settled`] when to look.
     ///
     /// A queue that is quiesced, or a hardware queue that is stopped, sends nothing; with requests
     /// in it a freeze is complete only when it is started again.

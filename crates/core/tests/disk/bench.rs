@@ -274,7 +274,8 @@ impl Bench {
         }
     }
 
-    /// Serves something that waits to be served; `pick` chooses. Answers whether there was anything.
+    /// Serves something that waits to be served; `pick` chooses. Answers whether there was
+    /// anything.
     pub(crate) fn serve(&mut self, mut pick: impl FnMut(usize) -> usize) -> bool {
         let kicks: Vec<CtxId> = self.env.asked().kicks.iter().copied().collect();
         let reaps: Vec<usize> =

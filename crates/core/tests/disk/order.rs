@@ -94,8 +94,8 @@ impl Placed {
 
     pub(crate) fn bio(&mut self) -> Bio {
         let segment = |piece: &mut Vec<u8>| {
-            // SAFETY: the bench keeps `self`, and with it the memory, until it comes back, and looks
-            // at it only then.
+            // SAFETY: the bench keeps `self`, and with it the memory, until it comes back, and
+            // looks at it only then.
             unsafe { Segment::new(piece.as_mut_ptr(), piece.len() as u32, None) }
         };
         Bio {
