@@ -7,9 +7,9 @@
 //! The cure is the hand-off. Who fails to get a unit marks its hardware queue, and tries once more;
 //! who puts units back looks at the marks. Both sides publish before they look, with a full fence
 //! between, so at least one of them sees the other (pair B1: [`Budget::get`] and
-//! [`Budget::pass_on`]). A marked hardware queue is not only kicked: its units travel with the kick,
-//! so that a thread that gives back and takes in one turn cannot starve the one that waits. What a
-//! kicked run does not need it puts back, and so passes on.
+//! [`Budget::pass_on`]). A marked hardware queue is not only kicked: its units travel with the
+//! kick, so that a thread that gives back and takes in one turn cannot starve the one that waits.
+//! What a kicked run does not need it puts back, and so passes on.
 
 use std::time::Duration;
 
@@ -205,6 +205,15 @@ impl Budget {
     pub(crate) fn answered(&self) {
         if self.waiting.contains(self.given.len()) {
             self.waiting.clear(self.given.len());
+        }
+    }
+
+    /// Forgets who waits, and takes back what is on its way to somebody who did. For a queue that is
+    /// frozen, where nobody does: hardware queues may go, and what was on its way to them with them.
+    pub(crate) fn recall(&self) {
+        for (index, given) in self.given.iter().enumerate() {
+            self.waiting.clear(index);
+            self.put(&mut Tokens(given.swap(0, AcqRel)));
         }
     }
 

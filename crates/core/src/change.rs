@@ -75,8 +75,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
     }
 
     /// Asks that no bio becomes a request any more, so that those which are on their way come to
-    /// their end. Has to be taken back as often as it was asked for. [`Queue::is_frozen`] tells when
-    /// it holds, and [`Env::settled`] when to look.
+    /// their end. Has to be taken back as often as it was asked for. [`Queue::is_frozen`] tells
+    /// when it holds, and [`Env::settled`] when to look.
     ///
     /// A queue that is quiesced, or a hardware queue that is stopped, sends nothing; with requests
     /// in it a freeze is complete only when it is started again.
@@ -154,10 +154,15 @@ impl<D: Driver, E: Env> Queue<D, E> {
                 self.switch(scheduler.map(|scheduler| scheduler.resized(self.nr_requests())));
             }
             Change::NrRequests(nr_requests) => self.resize(nr_requests),
-            Change::NrHwQueues(nr) => self.renew(|live| {
-                let maps = Maps { default: nr, ..live.maps }.clamped(self.nr_ctx());
-                Live { maps, ..live }
-            }),
+            Change::NrHwQueues(nr) => {
+                if let Some(budget) = &self.budget {
+                    budget.recall();
+                }
+                self.renew(|live| {
+                    let maps = Maps { default: nr, ..live.maps }.clamped(self.nr_ctx());
+                    Live { maps, ..live }
+                });
+            }
             Change::CapacitySectors(capacity_sectors) => self.renew(|mut live| {
                 live.limits.capacity_sectors = capacity_sectors;
                 live

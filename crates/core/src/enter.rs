@@ -214,7 +214,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
     }
 
-    /// Adds a request to the plug of a lane, merged with the one before it if they lie side by side.
+    /// Adds a request to the plug of a lane, merged with the one before it if they lie side by
+    /// side.
     #[inline(always)]
     pub(crate) fn plug(&mut self, lane: usize, request: Request) {
         let lane = &mut self.cpu.lanes[lane];
@@ -443,8 +444,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.try_enter(tenant, bio)
     }
 
-    /// Tells the submitter if one of the tenants of which a bio was refused has room now. The others
-    /// stay marked.
+    /// Tells the submitter if one of the tenants of which a bio was refused has room now. The
+    /// others stay marked.
     fn look_for_room(&mut self) {
         let mut refused = std::mem::take(&mut self.cpu.refused);
         refused.retain(|refusal| {

@@ -3,8 +3,8 @@
 //! A bio that asks for it waits here before its data go (PREFLUSH), after they have gone (FUA where
 //! the device has none), or both; a flush itself has no data. One flush is in flight at a time, and
 //! whoever comes meanwhile shares the next one: it covers everything that completed before it was
-//! submitted, so it is right for all of them. Each of them holds a scheduler tag of its own tenant's
-//! while it waits, so a storm of flushes takes its tenant's share and no more.
+//! submitted, so it is right for all of them. Each of them holds a scheduler tag of its own
+//! tenant's while it waits, so a storm of flushes takes its tenant's share and no more.
 //!
 //! A flush that fails may have lost what was written, and the next one may succeed without having
 //! brought it back. So after a failure every flush fails, and nothing is written any more.
@@ -244,8 +244,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.plug(lane, request);
     }
 
-    /// Sends a request past the scheduler, which has nothing to say about it: it has no place on the
-    /// disk to be sorted by.
+    /// Sends a request past the scheduler, which has nothing to say about it: it has no place on
+    /// the disk to be sorted by.
     fn send_aside(&mut self, request: Request) {
         let lane = self.lane_for(&request);
         let side = &mut self.cpu.lanes[lane];

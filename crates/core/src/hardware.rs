@@ -80,7 +80,8 @@ impl HardwareQueue {
         }
     }
 
-    /// Up to `max` driver tags; or nothing, and then whoever puts one back runs this hardware queue.
+    /// Up to `max` driver tags; or nothing, and then whoever puts one back runs this hardware
+    /// queue.
     pub(crate) fn get_tags(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
         if let Some(tags) = self.tags.get_run(hint, max) {
             return Some(tags);
@@ -94,7 +95,8 @@ impl HardwareQueue {
         self.tags.get_run(hint, max)
     }
 
-    /// Up to `max` driver tags, perhaps none. Leaves no mark: the caller must not rest on a failure.
+    /// Up to `max` driver tags, perhaps none. Leaves no mark: the caller must not rest on a
+    /// failure.
     pub(crate) fn try_get_tags(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
         self.tags.get_run(hint, max)
     }

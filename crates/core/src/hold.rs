@@ -1,8 +1,9 @@
 //! What holds requests up, as time in which each reason kept the queue from sending.
 //!
 //! Nobody keeps a clock for each request that waits. The queue adds up how long it was short of
-//! budget and of tags; a request notes the two sums when it begins to wait, and what they have grown
-//! by when it goes is its own share. The rest of its wait is the scheduler's, or the device's.
+//! budget and of tags; a request notes the two sums when it begins to wait, and what they have
+//! grown by when it goes is its own share. The rest of its wait is the scheduler's, or the
+//! device's.
 
 use crate::stats::Hold;
 use crate::sync::Counter;

@@ -1,5 +1,5 @@
-//! What of a queue can be made anew while it stands: its limits, its requests, its scheduler and how
-//! its submitters are mapped to its hardware queues.
+//! What of a queue can be made anew while it stands: its limits, its requests, its scheduler and
+//! how its submitters are mapped to its hardware queues.
 //!
 //! A thread keeps its own reference and looks anew when its gate says so. What is made anew is
 //! exchanged while the queue is frozen and quiesced, so nothing is ever in both.

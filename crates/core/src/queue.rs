@@ -115,8 +115,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
     ///
     /// # Panics
     ///
-    /// If a number in `config` is zero that must not be, or a volume's tenant or a tenant's group is
-    /// not there.
+    /// If a number in `config` is zero that must not be, or a volume's tenant or a tenant's group
+    /// is not there.
     pub fn new(driver: D, env: Arc<E>, config: Config) -> Self {
         assert!(config.nr_ctx > 0, "a queue has a submitter");
         let nr_requests = config.nr_requests as usize;

@@ -42,8 +42,8 @@ pub enum Memory {
     /// Still the device's, which did not answer in time: it must stay as it is. The submitter will
     /// be told once more, with [`Memory::ReturnedLate`].
     Lent,
-    /// The submitter's again, some time after it was told how the bio ended. Nothing else is told by
-    /// this.
+    /// The submitter's again, some time after it was told how the bio ended. Nothing else is told
+    /// by this.
     ReturnedLate,
 }
 
@@ -80,8 +80,8 @@ pub(crate) struct Body {
     pub(crate) scheduled: bool,
     /// It has begun to wait in a list since it was last given to the device.
     pub(crate) has_waited: bool,
-    /// Something has to be done at its end that most requests do not need: it was merged, is a piece
-    /// of a longer bio, goes through the flush machine, is polled for, or has been given up.
+    /// Something has to be done at its end that most requests do not need: it was merged, is a
+    /// piece of a longer bio, goes through the flush machine, is polled for, or has been given up.
     pub(crate) is_special: bool,
     /// The driver has built something on it that ties it to its present shape.
     pub(crate) prepared: bool,

@@ -74,8 +74,8 @@ impl Parent {
         self.progress.lock().has_begun
     }
 
-    /// A piece has ended, or there will be no rest. Answers how the whole ended if that was the last
-    /// of it: with the first error that a piece met.
+    /// A piece has ended, or there will be no rest. Answers how the whole ended if that was the
+    /// last of it: with the first error that a piece met.
     pub(crate) fn end_piece(&self, status: Status, issued_at: Option<Time>) -> Option<Whole> {
         let mut progress = self.progress.lock();
         progress.open = progress.open.checked_sub(1).expect("no more pieces end than were cut");
@@ -97,8 +97,8 @@ impl Parent {
         self.progress.lock().lent += 1;
     }
 
-    /// The memory of such a piece has come back. Answers whether it was the last of a whole that has
-    /// ended before.
+    /// The memory of such a piece has come back. Answers whether it was the last of a whole that
+    /// has ended before.
     pub(crate) fn return_piece(&self) -> bool {
         let mut progress = self.progress.lock();
         progress.lent = progress.lent.checked_sub(1).expect("what comes back was lent");

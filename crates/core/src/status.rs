@@ -24,8 +24,8 @@ pub enum Status {
     Offline,
     /// The data failed the device's check of their integrity.
     Protection,
-    /// The device, or the volume, is not to be written to. The kernel has no such status; it refuses
-    /// such a bio before it becomes a request.
+    /// The device, or the volume, is not to be written to. The kernel has no such status; it
+    /// refuses such a bio before it becomes a request.
     ReadOnly,
     /// Another initiator has reserved the device.
     ResvConflict,

@@ -3,8 +3,8 @@
 //! One turn is wished for when something is issued, for the moment when its time will be over; what
 //! is issued before then needs no other. In that turn the thread looks at what is in flight on its
 //! own ring, and asks the driver about what is late. In flight the driver owns the request, so the
-//! layer can only ask: done, wait, or give the submitter an answer now. In the last case tag, budget
-//! and memory are in quarantine until the device gives them back.
+//! layer can only ask: done, wait, or give the submitter an answer now. In the last case tag,
+//! budget and memory are in quarantine until the device gives them back.
 
 use crate::driver::{Driver, Env, Expired, TimeoutAnswer, Wish};
 use crate::hardware::Flight;
@@ -18,8 +18,8 @@ use crate::turn::Turn;
 pub(crate) const NEVER: Time = Time::from_ns(u64::MAX);
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
-    /// A wish for the turn in which what was issued in this one would be late, unless an earlier one
-    /// is out.
+    /// A wish for the turn in which what was issued in this one would be late, unless an earlier
+    /// one is out.
     #[inline]
     pub(crate) fn wish_for_timeouts(&mut self) {
         let timeout_ns = self.queue.timeout_ns();

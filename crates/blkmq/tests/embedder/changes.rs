@@ -1,18 +1,20 @@
 //! What is changed while I/O is under way.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use blkmq::{Builder, Class, DiskOptions, Engine, Error, Rate, Rates, Scheduler, VolumeOptions};
 
 use crate::common::{LIMIT, Numbers, within_limit};
 
-fn writes(engine: &Engine, seed: u64, is_over: &AtomicBool) {
+/// Writes until it is over, and counts.
+fn writes(engine: &Engine, seed: u64, is_over: &AtomicBool, count: &AtomicUsize) {
     let volume = engine.volume("v").unwrap();
     let mut numbers = Numbers(seed);
     while !is_over.load(Ordering::SeqCst) {
         let at = numbers.below(256) as u64 * 4096;
         volume.write(at, vec![1; 4096]).wait().0.unwrap();
+        count.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -24,13 +26,17 @@ fn a_disk_is_changed_under_load_and_no_io_is_lost() {
         builder.volume("v", id, VolumeOptions::new().weight(7)).unwrap();
         let engine = builder.start().unwrap();
         let (disk, volume) = (engine.disk(id), engine.volume("v").unwrap());
-        let is_over = AtomicBool::new(false);
+        let (is_over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for seed in 0..4 {
-                let (engine, is_over) = (&engine, &is_over);
-                scope.spawn(move || writes(engine, seed, is_over));
+                let (engine, is_over, count) = (&engine, &is_over, &count);
+                scope.spawn(move || writes(engine, seed, is_over, count));
             }
             for round in 1..=20 {
+                let before = count.load(Ordering::SeqCst);
+                while count.load(Ordering::SeqCst) < before + 8 {
+                    std::thread::yield_now();
+                }
                 disk.set_scheduler(Scheduler::MqDeadline).unwrap();
                 assert_eq!(disk.scheduler().unwrap(), "mq-deadline");
                 disk.set_attribute("writes_starved", "5").unwrap();
@@ -51,7 +57,8 @@ fn a_disk_is_changed_under_load_and_no_io_is_lost() {
         assert!(matches!(disk.set_attribute("read_expire", "1"), Err(Error::Attribute(_))));
         let figures = volume.figures().unwrap();
         assert_eq!(figures, disk.figures().unwrap(), "it is the only volume");
-        assert!(figures.kinds.iter().map(|kind| kind.ios).sum::<u64>() > 0);
+        let ios = figures.kinds.iter().map(|kind| kind.ios).sum::<u64>();
+        assert_eq!(ios, count.load(Ordering::SeqCst) as u64, "each was counted once");
         assert_eq!(figures.kinds.iter().map(|kind| kind.errors).sum::<u64>(), 0);
         engine.shutdown(LIMIT).unwrap();
         assert!(matches!(disk.set_scheduler(Scheduler::None), Err(Error::Closed)));

@@ -116,7 +116,8 @@ impl Credit {
 }
 
 impl Meter {
-    /// Never zero for a meter that limits, but a thread may see it on its way from one to the other.
+    /// Never zero for a meter that limits, but a thread may see it on its way from one to the
+    /// other.
     fn cost(&self) -> u64 {
         self.cost.load(Relaxed).max(1)
     }

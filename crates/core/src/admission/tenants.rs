@@ -77,7 +77,8 @@ struct Tenant {
 impl Tenants {
     /// # Panics
     ///
-    /// If a volume is of a tenant, or a tenant of a group, that is not there, or there is no tenant.
+    /// If a volume is of a tenant, or a tenant of a group, that is not there, or there is no
+    /// tenant.
     pub(crate) fn new(
         tenants: &[TenantConfig],
         groups: &[Rates],

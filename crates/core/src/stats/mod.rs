@@ -242,8 +242,8 @@ impl Stats {
         self.busy.len()
     }
 
-    /// Time in which something of a volume's was on its way, up to `now`, as Linux counts it too: once
-    /// a turn, by whoever is the first.
+    /// Time in which something of a volume's was on its way, up to `now`, as Linux counts it too:
+    /// once a turn, by whoever is the first.
     #[cold]
     fn stamp(&self, account: &Account, volume: VolumeId, now: Time) {
         account.seen.set(now.as_ns() + 1);

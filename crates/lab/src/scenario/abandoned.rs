@@ -2,8 +2,8 @@
 //!
 //! The device has one tag. A's request is late, and A asks the device about it while the device
 //! finishes it. Whatever comes first, its submitter is told once how it ended; and if that was
-//! before the end, once more when its memory is its own again. B's request, which waits for the tag,
-//! goes out after the late one has come back.
+//! before the end, once more when its memory is its own again. B's request, which waits for the
+//! tag, goes out after the late one has come back.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -283,7 +283,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "change-at-once",
-        about: "As change-nr-requests with one submitter, turns under way are not waited for: must be found",
+        about: "As change-nr-requests with one submitter, turns under way are not waited for: \
+                must be found",
         row: None,
         bug: Some("turns-under-way"),
         loom: Some(Plan::finds("panic", under_loom::reconfigure::at_once, &[3])),
