@@ -11,9 +11,9 @@
 pub(crate) use imp::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, UnsafeCell, fence};
 pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-/// A figure that one thread changes and anybody may read. No order between threads is decided by it:
-/// whichever value is read, an old one or a new one, is right. So it is no scheduling point in any
-/// flavour.
+/// A figure that one thread changes and anybody may read. No order between threads is decided by
+/// it: whichever value is read, an old one or a new one, is right. So it is no scheduling point in
+/// any flavour.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(std::sync::atomic::AtomicU64);
 

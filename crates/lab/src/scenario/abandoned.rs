@@ -2,8 +2,8 @@
 //!
 //! The device has one tag. A's request is late, and A asks the device about it while the device
 //! finishes it. Whatever comes first, its submitter is told once how it ended; and if that was
-//! before the end, once more when its memory is its own again. B's request, which waits for the tag,
-//! goes out after the late one has come back.
+//! before the end, once more when its memory is its own again. B's request, which waits for the
+//! tag, goes out after the late one has come back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,7 @@ pub(crate) fn forgotten(_: &Params) {
 
 fn run() {
     let timeout = Some(Duration::from_millis(1));
-    let config =
-        Config { nr_ctx: 2, nr_requests: 2, nr_tags: 1, timeout, ..Config::default() };
+    let config = Config { nr_ctx: 2, nr_requests: 2, nr_tags: 1, timeout, ..Config::default() };
     let set = Set::with(Device::slow(), config);
     let (mut a, mut b) = (set.cpu(0), set.cpu(1));
     set.submit(&mut a, 0);

@@ -7,7 +7,7 @@ use blkmq_lab::Params;
 
 use super::core::{
     Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority,
-    Queue, QueueRq, Restarter, Segments, Status, VolumeId, Time, Wish,
+    Queue, QueueRq, Restarter, Segments, Status, Time, VolumeId, Wish,
 };
 use super::stage::{finding, spawn, step};
 use super::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +113,8 @@ type Set = (Queue<OneSlot, World>, Arc<World>);
 /// Two threads discard a sector each, through one hardware queue with tags for both.
 fn two_submitters(slot: Slot) {
     let world = Arc::new(World { is_kicked: AtomicBool::new(false), done: Unexplored::new(0) });
-    let config = Config { nr_ctx: 2, nr_requests: 2, nr_tags: 2, timeout: None, ..Config::default() };
+    let config =
+        Config { nr_ctx: 2, nr_requests: 2, nr_tags: 2, timeout: None, ..Config::default() };
     let driver = OneSlot { is_taken: AtomicBool::new(false), slot };
     let set: Arc<Set> = Arc::new((Queue::new(driver, Arc::clone(&world), config), world));
     let threads = [("A", 0), ("B", 1)].map(|(name, number)| {
