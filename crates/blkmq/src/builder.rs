@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use blkmq_core::{Deadline, DeadlineConfig, Driver, Limits, SECTOR_SIZE_BYTES, TenantConfig};
+use blkmq_core::{Driver, Limits, SECTOR_SIZE_BYTES, TenantConfig};
 use blkmq_drivers::{File, FileOptions, Memory, Null};
-use blkmq_runtime::{DiskConfig, Handle, VolumeId, WORKERS_MAX};
+use blkmq_runtime::{DiskConfig, VolumeId, WORKERS_MAX};
 
+use crate::disk::Control;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::gate::Gate;
-use crate::options::{DiskOptions, Scheduler, VolumeOptions, check_setting};
+use crate::options::{DiskOptions, VolumeOptions, check_setting};
 use crate::volume::{Address, Volume};
 
 /// What the layer asks of an engine for memory of its own, which the embedder's I/O does not use.
@@ -29,7 +30,7 @@ pub struct Builder {
 
 /// A disk of an engine in the making; it means nothing to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DiskId(usize);
+pub struct DiskId(pub(crate) usize);
 
 #[derive(Debug)]
 struct Disk {
@@ -182,13 +183,29 @@ impl Builder {
         }
         let running = builder.start().map_err(Error::Start)?;
         let handle = running.handle();
+        let controls: Vec<Control> = running.controls().iter().map(Control::new).collect();
+        let mut counts = vec![0; disks.len()];
         let volume = |(planned, id): (Planned, VolumeId)| {
-            let (_, limits, nr_requests) = disks[planned.disk.0];
-            let address = planned.address(id, handle.clone(), limits, nr_requests);
+            let disk = planned.disk.0;
+            let (_, limits, nr_requests) = disks[disk];
+            let on_disk = blkmq_core::VolumeId(counts[disk]);
+            counts[disk] += 1;
+            let address = Address {
+                id,
+                on_disk,
+                handle: handle.clone(),
+                control: controls[disk].clone(),
+                gate: Gate::new(planned.options.in_flight_max.unwrap_or(nr_requests)),
+                prio: planned.options.prio,
+                size_bytes: planned.size_bytes,
+                limits,
+                read_only: planned.options.read_only || limits.read_only,
+                name: planned.name,
+            };
             Volume { address: Arc::new(address) }
         };
         let volumes = self.volumes.into_iter().zip(ids).map(volume).collect();
-        Ok(Engine::new(running, volumes, self.stop_timeout))
+        Ok(Engine::new(running, controls, volumes, self.stop_timeout))
     }
 }
 
@@ -206,42 +223,25 @@ impl Planned {
             disk,
             offset_bytes: self.options.offset_bytes,
             size_bytes: self.size_bytes,
-            tenant: TenantConfig::default(),
+            tenant: TenantConfig {
+                weight: self.options.weight,
+                limits: self.options.limits,
+                group: None,
+            },
             prio: self.options.prio,
             read_only: self.options.read_only,
-        }
-    }
-
-    /// The volume as its users know it.
-    fn address(self, id: VolumeId, handle: Handle, limits: Limits, nr_requests: u32) -> Address {
-        Address {
-            name: self.name,
-            id,
-            handle,
-            gate: Gate::new(self.options.in_flight_max.unwrap_or(nr_requests)),
-            prio: self.options.prio,
-            size_bytes: self.size_bytes,
-            limits,
-            read_only: self.options.read_only || limits.read_only,
         }
     }
 }
 
 fn config(options: &DiskOptions, workers: u16) -> DiskConfig {
-    let deadline = |config| -> Option<Box<dyn blkmq_core::Scheduler>> {
-        Some(Box::new(Deadline::new(config, options.nr_requests)))
-    };
     DiskConfig {
         nr_requests: options.nr_requests,
         queue_depth: options.queue_depth,
         hw_queues: options.hw_queues.unwrap_or(workers),
-        scheduler: match options.scheduler {
-            Scheduler::None => None,
-            Scheduler::MqDeadline => deadline(DeadlineConfig::default()),
-            Scheduler::MqDeadlineWith(config) => deadline(config),
-        },
+        scheduler: options.scheduler.make(options.nr_requests),
         groups: Vec::new(),
-        // The kernel ends every request on its own in time.
+        // Memory ends its requests at once, and a file's the kernel does, in its own time.
         timeout: None,
     }
 }

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::builder::DiskId;
+use crate::disk::{Control, Disk};
 use crate::error::Error;
 use crate::flight::is_worker;
 use crate::volume::Volume;
@@ -15,6 +17,7 @@ use crate::volume::Volume;
 /// can: it waits for at most its [`stop_timeout`](crate::Builder::stop_timeout), and tells nobody
 /// of failures.
 pub struct Engine {
+    controls: Vec<Control>,
     volumes: Vec<Volume>,
     /// `None` once it has been stopped. Behind a lock, for which nobody waits, so that an engine
     /// can be shared.
@@ -25,10 +28,11 @@ pub struct Engine {
 impl Engine {
     pub(crate) fn new(
         running: blkmq_runtime::Engine,
+        controls: Vec<Control>,
         volumes: Vec<Volume>,
         stop_timeout: Duration,
     ) -> Self {
-        Engine { volumes, running: Mutex::new(Some(running)), stop_timeout }
+        Engine { controls, volumes, running: Mutex::new(Some(running)), stop_timeout }
     }
 
     /// The volume of this name.
@@ -42,6 +46,15 @@ impl Engine {
             let known: Vec<&str> = self.volumes.iter().map(Volume::name).collect();
             Error::NoVolume { name: name.to_owned(), known: known.join(", ") }
         })
+    }
+
+    /// A disk, to be looked at and changed while it runs.
+    ///
+    /// # Panics
+    ///
+    /// If it is none of this engine's.
+    pub fn disk(&self, disk: DiskId) -> Disk {
+        Disk::new(self.controls[disk.0].clone())
     }
 
     /// All volumes, in the order in which they were added.

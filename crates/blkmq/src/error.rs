@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blkmq_core::Status;
 use blkmq_drivers::OpenError;
-use blkmq_runtime::StopError;
+use blkmq_runtime::{ControlError, StopError};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum Error {
         /// What both have to be multiples of.
         block_bytes: u64,
     },
-    /// The range is longer than the device takes at a time.
+    /// The range is longer than one I/O may be: two TiB.
     #[error("a {operation} of {len_bytes} bytes is too long: the most is {max_bytes}")]
     TooLong {
         /// What was to be done.
@@ -42,16 +42,6 @@ pub enum Error {
         len_bytes: u64,
         /// The longest that is possible.
         max_bytes: u64,
-    },
-    /// The memory is in more pieces than the device takes at a time.
-    #[error("memory in {pieces} pieces is too scattered for one {operation}: the most is {max}")]
-    TooManyPieces {
-        /// What was to be done.
-        operation: &'static str,
-        /// In how many pieces the memory is; empty ones do not count.
-        pieces: usize,
-        /// The most that is possible.
-        max: usize,
     },
     /// The volume, or its disk, is not to be written to.
     #[error("{volume} is read-only; the {operation} was refused")]
@@ -115,6 +105,9 @@ pub enum Error {
         /// The most.
         max: u64,
     },
+    /// A scheduler has no such attribute, or does not take the value.
+    #[error(transparent)]
+    Attribute(#[from] ControlError),
     /// A file cannot be opened as a disk.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -147,7 +140,7 @@ impl From<Error> for io::Error {
             Error::OutOfRange { .. }
             | Error::Unaligned { .. }
             | Error::TooLong { .. }
-            | Error::TooManyPieces { .. }
+            | Error::Attribute(_)
             | Error::SameName { .. }
             | Error::Setting { .. } => io::ErrorKind::InvalidInput,
             Error::ReadOnly { .. } => io::ErrorKind::ReadOnlyFilesystem,

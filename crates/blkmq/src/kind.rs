@@ -5,6 +5,9 @@ use blkmq_core::{Op, Segment, Segments};
 use crate::error::Error;
 use crate::memory::{IoBuf, IoBufMut};
 
+/// The layer is told of memory in pieces of at most this length, whose lengths fit a `u32`.
+const PIECE_MAX_BYTES: usize = 1 << 30;
+
 /// A kind of I/O, with the memory that it owns until it has ended.
 pub trait Kind: sealed::Kind {
     /// What it answers: how it ended, and the memory, which is the caller's again.
@@ -30,17 +33,11 @@ pub(crate) mod sealed {
         /// How long it is, in bytes.
         fn len_bytes(&self) -> u64;
 
-        /// How many pieces of memory it lends.
-        fn pieces(&self) -> usize {
-            0
-        }
-
         /// Lends its memory.
         ///
         /// # Safety
         ///
-        /// Until the request has come back, the kind must neither be moved, dropped nor touched. No
-        /// piece may be longer than a `u32` says.
+        /// Until the request has come back, the kind must neither be moved, dropped nor touched.
         unsafe fn lend(&mut self, into: &mut Segments) {
             let _ = into;
         }
@@ -83,10 +80,6 @@ impl<B: IoBufMut> sealed::Kind for Read<B> {
         self.0.len_bytes() as u64
     }
 
-    fn pieces(&self) -> usize {
-        1
-    }
-
     unsafe fn lend(&mut self, into: &mut Segments) {
         // SAFETY: the caller promises it.
         unsafe { lend_to_fill(&mut self.0, into) };
@@ -99,10 +92,6 @@ impl<B: IoBufMut> sealed::Kind for ReadVectored<B> {
 
     fn len_bytes(&self) -> u64 {
         sum_bytes(&self.0)
-    }
-
-    fn pieces(&self) -> usize {
-        pieces(&self.0)
     }
 
     unsafe fn lend(&mut self, into: &mut Segments) {
@@ -121,10 +110,6 @@ impl<B: IoBuf> sealed::Kind for Write<B> {
         self.0.len_bytes() as u64
     }
 
-    fn pieces(&self) -> usize {
-        1
-    }
-
     unsafe fn lend(&mut self, into: &mut Segments) {
         // SAFETY: the caller promises it.
         unsafe { lend_to_look_at(&self.0, into) };
@@ -137,10 +122,6 @@ impl<B: IoBuf> sealed::Kind for WriteVectored<B> {
 
     fn len_bytes(&self) -> u64 {
         sum_bytes(&self.0)
-    }
-
-    fn pieces(&self) -> usize {
-        pieces(&self.0)
     }
 
     unsafe fn lend(&mut self, into: &mut Segments) {
@@ -238,17 +219,13 @@ unsafe fn lend_to_look_at<B: IoBuf>(buffer: &B, into: &mut Segments) {
 ///
 /// The memory stays valid and untouched until the request has come back.
 unsafe fn lend(addr: *mut u8, len_bytes: usize, into: &mut Segments) {
-    if len_bytes > 0 {
-        let len_bytes = u32::try_from(len_bytes).expect("the caller has looked at the lengths");
-        // SAFETY: the caller promises it.
-        into.push(unsafe { Segment::new(addr, len_bytes, None) });
+    for start in (0..len_bytes).step_by(PIECE_MAX_BYTES) {
+        let piece_bytes = PIECE_MAX_BYTES.min(len_bytes - start) as u32;
+        // SAFETY: the caller promises it of the whole, and the piece lies within.
+        into.push(unsafe { Segment::new(addr.add(start), piece_bytes, None) });
     }
 }
 
 fn sum_bytes<B: IoBuf>(buffers: &[B]) -> u64 {
     buffers.iter().fold(0, |sum, buffer| sum.saturating_add(buffer.len_bytes() as u64))
-}
-
-fn pieces<B: IoBuf>(buffers: &[B]) -> usize {
-    buffers.iter().filter(|buffer| buffer.len_bytes() > 0).count()
 }

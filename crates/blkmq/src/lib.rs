@@ -76,6 +76,32 @@
 //! or blocking as they were begun, the higher classes first. How many wait is up to the program:
 //! each costs its memory and one small allocation.
 //!
+//! An I/O may be as long, and its memory in as many pieces, as one likes: what the device does not
+//! take at once is split, and ends as one.
+//!
+//! # Sharing a disk
+//!
+//! Volumes share their disk's requests by [`weight`](VolumeOptions::weight), as long as several of
+//! them want more than there is, and [`limits`](VolumeOptions::limits) hold a volume to so many
+//! I/Os or bytes a second. Both, and with [`Engine::disk`] the scheduler and its attributes, can be
+//! changed while I/O is under way. [`Volume::figures`] says what has been done.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use blkmq::{Builder, DiskOptions, Rate, Rates, VolumeOptions};
+//! # let mut builder = Builder::new();
+//! # let disk = builder.memory_disk(1 << 20, DiskOptions::new())?;
+//! let slowly = Some(Rate { per_second: 10 << 20, burst: Duration::from_millis(50) });
+//! let limits = Rates { bps: slowly, ..Rates::default() };
+//! builder.volume("backup", disk, VolumeOptions::new().weight(10).limits(limits))?;
+//! let engine = builder.start()?;
+//! let backup = engine.volume("backup")?;
+//! backup.write(0, vec![1; 4096]).wait().0?;
+//! assert_eq!(backup.figures()?.kinds.iter().map(|kind| kind.ios).sum::<u64>(), 1);
+//! backup.set_limits(&Rates::default())?; // the night has come
+//! # Ok::<(), blkmq::Error>(())
+//! ```
+//!
 //! # The end
 //!
 //! [`Engine::shutdown`] finishes what has gone to the layer, flushes, and ends the threads; a
@@ -85,6 +111,7 @@
 
 mod buffer;
 mod builder;
+mod disk;
 mod engine;
 mod error;
 mod flight;
@@ -95,12 +122,16 @@ mod options;
 mod request;
 mod volume;
 
-pub use blkmq_core::{Class, DeadlineConfig, Status};
+pub use blkmq_core::{
+    Class, DeadlineConfig, Figures, Hold, Kind as FigureKind, KindFigures, Rate, Rates, Status,
+    Times,
+};
 pub use blkmq_drivers::{FileOptions, OpenError};
-pub use blkmq_runtime::StopError;
+pub use blkmq_runtime::{ControlError, StopError};
 
 pub use buffer::Buffer;
 pub use builder::{Builder, DiskId};
+pub use disk::Disk;
 pub use engine::Engine;
 pub use error::Error;
 pub use flight::Io;

@@ -1,12 +1,15 @@
 //! How disks and volumes are made.
 
-use blkmq_core::{Class, DeadlineConfig, Priority};
+use blkmq_core::{Class, Deadline, DeadlineConfig, Priority, Rates, TenantConfig};
 use blkmq_runtime::WORKERS_MAX;
 
 use crate::error::Error;
 
-/// The most requests of a disk's queue.
-const NR_REQUESTS_MAX: u32 = 32_768;
+/// How many requests a disk's queue may have.
+pub(crate) const NR_REQUESTS_RANGE: (u64, u64) = (1, 32_768);
+
+/// What a weight may be.
+pub(crate) const WEIGHT_RANGE: (u64, u64) = (1, 1000);
 
 const NR_REQUESTS: u32 = 256;
 
@@ -57,6 +60,20 @@ pub struct VolumeOptions {
     pub(crate) prio: Priority,
     pub(crate) read_only: bool,
     pub(crate) in_flight_max: Option<u32>,
+    pub(crate) weight: u32,
+    pub(crate) limits: Rates,
+}
+
+impl Scheduler {
+    /// The scheduler itself, for a queue of so many requests.
+    pub(crate) fn make(self, nr_requests: u32) -> Option<Box<dyn blkmq_core::Scheduler>> {
+        let config = match self {
+            Scheduler::None => return None,
+            Scheduler::MqDeadline => DeadlineConfig::default(),
+            Scheduler::MqDeadlineWith(config) => config,
+        };
+        Some(Box::new(Deadline::new(config, nr_requests)))
+    }
 }
 
 impl DiskOptions {
@@ -99,7 +116,7 @@ impl DiskOptions {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let requests = (1, u64::from(NR_REQUESTS_MAX));
+        let requests = NR_REQUESTS_RANGE;
         check_setting("nr_requests", self.nr_requests.into(), requests)?;
         check_setting("queue_depth", self.queue_depth.unwrap_or(1).into(), requests)?;
         let queues = (1, u64::from(WORKERS_MAX));
@@ -114,7 +131,7 @@ impl Default for DiskOptions {
 }
 
 impl VolumeOptions {
-    /// The whole disk, for reading and writing, best effort at level 4.
+    /// The whole disk, for reading and writing, best effort at level 4, weight 100, no limits.
     pub fn new() -> Self {
         VolumeOptions {
             offset_bytes: 0,
@@ -122,6 +139,8 @@ impl VolumeOptions {
             prio: Priority::default(),
             read_only: false,
             in_flight_max: None,
+            weight: TenantConfig::default().weight,
+            limits: Rates::default(),
         }
     }
 
@@ -162,9 +181,25 @@ impl VolumeOptions {
         self
     }
 
+    /// Its weight among the volumes of its disk, 1 to 1000. Default 100. While more is wanted than
+    /// the disk's queue holds, each volume has its share of the requests by weight.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// How many I/Os and bytes a second it gets at most; at least one of each that is limited.
+    /// Default: no limits. I/Os beyond them wait.
+    pub fn limits(mut self, limits: Rates) -> Self {
+        self.limits = limits;
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let range = (1, u64::from(NR_REQUESTS_MAX));
-        check_setting("in_flight_max", self.in_flight_max.unwrap_or(1).into(), range)
+        let in_flight_max = self.in_flight_max.unwrap_or(1).into();
+        check_setting("in_flight_max", in_flight_max, NR_REQUESTS_RANGE)?;
+        check_setting("weight", self.weight.into(), WEIGHT_RANGE)?;
+        check_limits(&self.limits)
     }
 }
 
@@ -178,6 +213,22 @@ impl Default for VolumeOptions {
 pub(crate) fn priority(class: Class, level: u8) -> Priority {
     assert!(level <= LEVEL_MAX, "a level is between 0 and {LEVEL_MAX}, not {level}");
     Priority { class, level }
+}
+
+/// Refuses limits by which nothing would ever pass.
+pub(crate) fn check_limits(limits: &Rates) -> Result<(), Error> {
+    let rates = [
+        ("iops", limits.iops),
+        ("read_iops", limits.read_iops),
+        ("write_iops", limits.write_iops),
+        ("bps", limits.bps),
+        ("read_bps", limits.read_bps),
+        ("write_bps", limits.write_bps),
+    ];
+    for (name, rate) in rates {
+        check_setting(name, rate.map_or(1, |rate| rate.per_second), (1, u64::MAX))?;
+    }
+    Ok(())
 }
 
 /// Refuses a setting that is not in its range, both ends included.

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use blkmq_core::{Limits, Op, Priority, SECTOR_SIZE_BYTES};
+use blkmq_core::{Figures, Limits, Op, Priority, Rates, SECTOR_SIZE_BYTES};
 use blkmq_runtime::{Handle, VolumeId};
 
+use crate::disk::Control;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::kind::{Discard, Flush, Kind, Read, ReadVectored, Write, WriteVectored, WriteZeroes};
 use crate::memory::{IoBuf, IoBufMut};
+use crate::options::{WEIGHT_RANGE, check_limits, check_setting};
 use crate::request::Request;
 
 /// An address space on a disk.
@@ -29,6 +31,9 @@ pub struct Volume {
 pub(crate) struct Address {
     pub(crate) name: String,
     pub(crate) id: VolumeId,
+    /// Its number on its disk, and what that disk answers to.
+    pub(crate) on_disk: blkmq_core::VolumeId,
+    pub(crate) control: Control,
     pub(crate) handle: Handle,
     pub(crate) gate: Gate,
     pub(crate) prio: Priority,
@@ -129,6 +134,46 @@ impl Volume {
         Request::new(self, 0, Flush)
     }
 
+    /// What has been done for the volume.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the engine has been shut down, as with all that follows.
+    pub fn figures(&self) -> Result<Figures, Error> {
+        Ok(self.address.control.running()?.figures(self.address.on_disk))
+    }
+
+    /// Its weight; see [`VolumeOptions::weight`](crate::VolumeOptions::weight).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn weight(&self) -> Result<u32, Error> {
+        Ok(self.address.control.running()?.weight(self.address.on_disk))
+    }
+
+    /// Changes its weight, 1 to 1000.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] and [`Error::Closed`].
+    pub fn set_weight(&self, weight: u32) -> Result<(), Error> {
+        check_setting("weight", weight.into(), WEIGHT_RANGE)?;
+        self.address.control.running()?.set_weight(self.address.on_disk, weight);
+        Ok(())
+    }
+
+    /// Changes its limits. They hold at once, also for what waits already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] if a rate is nothing a second, and [`Error::Closed`].
+    pub fn set_limits(&self, limits: &Rates) -> Result<(), Error> {
+        check_limits(limits)?;
+        self.address.control.running()?.set_limits(self.address.on_disk, limits);
+        Ok(())
+    }
+
     /// Whether an I/O has something to do; an error if it makes no sense.
     pub(crate) fn check<K: Kind>(&self, kind: &K, offset_bytes: u64) -> Result<bool, Error> {
         if K::OP == Op::Flush {
@@ -147,30 +192,23 @@ impl Volume {
         if !(offset_bytes | len_bytes).is_multiple_of(block_bytes) {
             return Err(Error::Unaligned { offset_bytes, len_bytes, block_bytes });
         }
-        address.check_fits(kind)?;
+        address.check_possible(kind)?;
         Ok(len_bytes > 0)
     }
 }
 
 impl Address {
-    /// Refuses what the device does not take in one piece.
-    fn check_fits<K: Kind>(&self, kind: &K) -> Result<(), Error> {
-        let (limits, operation) = (&self.limits, K::NAME);
-        let max_sectors = match K::OP {
-            Op::Discard => limits.max_discard_sectors,
-            Op::WriteZeroes => limits.max_write_zeroes_sectors,
-            _ => limits.max_sectors,
-        };
-        if max_sectors == 0 {
+    /// Refuses what the device cannot do, and what is longer than one I/O may be.
+    fn check_possible<K: Kind>(&self, kind: &K) -> Result<(), Error> {
+        let operation = K::NAME;
+        if self.limits.longest(K::OP) == 0 {
             return Err(Error::Unsupported { volume: self.name.clone(), operation });
         }
+        // The layer counts sectors in a `u32`; so many of them are whole blocks.
+        let max_sectors = !(self.limits.logical_block_sectors - 1);
         let (len_bytes, max_bytes) = (kind.len_bytes(), u64::from(max_sectors) * SECTOR_SIZE_BYTES);
         if len_bytes > max_bytes {
             return Err(Error::TooLong { operation, len_bytes, max_bytes });
-        }
-        let (pieces, max) = (kind.pieces(), usize::from(limits.max_segments));
-        if pieces > max {
-            return Err(Error::TooManyPieces { operation, pieces, max });
         }
         Ok(())
     }

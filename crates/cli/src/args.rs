@@ -37,9 +37,11 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run jobs in real time, in this process, and report as fio does
     #[command(after_help = job_help())]
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Explore every interleaving of the layer's own code, within bounds
     Check(CheckArgs),
+    /// Look into the running server, and change it
+    Ctl(CtlArgs),
 }
 
 /// `blkmq serve`.
@@ -69,9 +71,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE", alias = "filename")]
     pub(crate) path: Option<PathBuf>,
     /// How the device behaves, for driver `model`: `slots=N` and then any of read=TIME, write=TIME,
-    /// flush=TIME, discard=TIME, per_kib=TIME, jitter=TIME, seed=N, store=BOOL, error=RATE,
-    /// bad=SECTOR+COUNT, late=RATE:TIME, busy_completion=RATE, busy_kick=RATE:TIME,
-    /// busy_retry=RATE:TIME, as in slots=8,read=100us,error=0.1%
+    /// flush=TIME, discard=TIME, per_kib=TIME, jitter=TIME, seed=N, store=BOOL,
+    /// cache=none|volatile|fua, error=RATE, bad=SECTOR+COUNT, late=RATE:TIME, lost=RATE[:TIME],
+    /// busy_completion=RATE, busy_kick=RATE:TIME, busy_retry=RATE:TIME, as in
+    /// slots=8,read=100us,error=0.1%
     #[arg(long, value_name = "MODEL", value_parser = crate::model::parse_argument)]
     pub(crate) model: Option<ModelSpec>,
     /// Who decides the order
@@ -126,6 +129,40 @@ pub(crate) struct CheckArgs {
     /// The form of the results
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output_format: Format,
+}
+
+/// `blkmq ctl`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CtlArgs {
+    /// The server's control socket [default: that of the built-in configuration]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// The form of the results
+    #[arg(long, value_enum, default_value_t, value_name = "FORM", global = true)]
+    pub(crate) output_format: Format,
+    /// What to ask
+    #[command(subcommand)]
+    pub(crate) what: CtlCommand,
+}
+
+/// What `blkmq ctl` asks.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CtlCommand {
+    /// What was done for each disk and volume, and what held it up
+    Status,
+    /// The value of a key, or of all keys below it, as in disk.main or volume.gold.weight
+    Get {
+        /// The path of the configuration
+        key: String,
+    },
+    /// Change a value, as in disk.main.scheduler=none or volume.gold.limits.iops=2000
+    Set {
+        /// The path of the configuration, and the value as the configuration writes it
+        #[arg(value_name = "KEY=VALUE")]
+        change: String,
+    },
+    /// What the queues look like inside, in the words of debugfs
+    Dump,
 }
 
 /// The explorers by their names.

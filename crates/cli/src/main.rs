@@ -8,6 +8,7 @@ mod bench;
 mod commands;
 mod complaint;
 mod config;
+mod ctl;
 mod job;
 mod limits;
 mod model;
@@ -15,6 +16,7 @@ mod output;
 mod server;
 mod stats;
 mod units;
+mod wire;
 
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => commands::serve(&serve),
         Command::Bench(bench) => commands::bench(&bench, &split.job_options),
         Command::Check(check) => commands::check(&check),
+        Command::Ctl(ctl) => commands::ctl(&ctl),
     };
     outcome.unwrap_or_else(|error| tell(&error))
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use blkmq_drivers::ModelOptions;
+use blkmq_drivers::{ModelCache, ModelOptions};
 use blkmq_models::{BusyFault, Effect, Fault, Outcome, SlotsConfig, Trigger};
 
 use crate::complaint::did_you_mean;
@@ -19,6 +19,8 @@ pub(crate) struct ModelSpec {
     slots: SlotsConfig,
     /// Whether it keeps what is written.
     store: bool,
+    /// What it says of its write cache.
+    cache: ModelCache,
 }
 
 /// What is wrong with a key or its value, and the mend.
@@ -31,7 +33,7 @@ pub(crate) struct Wrong {
 /// The models; each is the first key of its description.
 const MODELS: [&str; 1] = ["slots"];
 /// The keys of model `slots`.
-pub(crate) const KEYS: [&str; 15] = [
+pub(crate) const KEYS: [&str; 17] = [
     "slots",
     "read",
     "write",
@@ -41,9 +43,11 @@ pub(crate) const KEYS: [&str; 15] = [
     "jitter",
     "seed",
     "store",
+    "cache",
     "error",
     "bad",
     "late",
+    "lost",
     "busy_completion",
     "busy_kick",
     "busy_retry",
@@ -56,6 +60,8 @@ const ERRORS: [(&str, Outcome); 6] = [
     ("offline", Outcome::Offline),
     ("timeout", Outcome::Timeout),
 ];
+const CACHES: [(&str, ModelCache); 3] =
+    [("none", ModelCache::None), ("volatile", ModelCache::Volatile), ("fua", ModelCache::Fua)];
 /// The most slots.
 const SLOTS_MAX: u32 = 65_536;
 /// All of a million.
@@ -64,14 +70,15 @@ const WHOLE_PPM: u32 = 1_000_000;
 impl Default for ModelSpec {
     /// 64 slots, no service times, no faults; what is written is kept.
     fn default() -> Self {
-        ModelSpec { slots: SlotsConfig::default(), store: true }
+        ModelSpec { slots: SlotsConfig::default(), store: true, cache: ModelCache::default() }
     }
 }
 
 impl ModelSpec {
     /// What the driver is made from.
     pub(crate) fn options(&self, size_bytes: u64) -> ModelOptions {
-        ModelOptions { size_bytes, slots: self.slots.clone(), store: self.store }
+        let ModelSpec { slots, store, cache } = self.clone();
+        ModelOptions { size_bytes, slots, store, cache }
     }
 
     /// Reads a description in one word.
@@ -122,6 +129,7 @@ impl ModelSpec {
             "per_kib" => slots.ns_per_kib = time_ns(value)?,
             "jitter" => slots.jitter_ns = time_ns(value)?,
             "store" => self.store = boolean(value)?,
+            "cache" => self.cache = cache(value)?,
             "bad" => {
                 let ranges: Vec<_> =
                     value.split_whitespace().map(range).collect::<Result<_, _>>()?;
@@ -150,7 +158,9 @@ impl fmt::Display for ModelSpec {
         for (key, ns) in times {
             write!(f, ",{key}={}", time(ns))?;
         }
-        write!(f, ",seed={},store={}", slots.seed, self.store)?;
+        let (cache, _) =
+            CACHES.iter().find(|(_, cache)| *cache == self.cache).expect("all are named");
+        write!(f, ",seed={},store={},cache={cache}", slots.seed, self.store)?;
         let bad: Vec<String> = slots.faults.iter().filter_map(render_range).collect();
         if !bad.is_empty() {
             write!(f, ",bad={}", bad.join(" "))?;
@@ -189,8 +199,8 @@ fn render_fault(fault: &Fault) -> Option<String> {
         Effect::Busy(BusyFault::Completion) => format!("busy_completion={rate}"),
         Effect::Busy(BusyFault::KickAfter(ns)) => format!("busy_kick={rate}:{}", time(ns)),
         Effect::Busy(BusyFault::RetryAfter(ns)) => format!("busy_retry={rate}:{}", time(ns)),
-        // No key loses requests.
-        Effect::Lost => return None,
+        Effect::Lost { for_ns: None } => format!("lost={rate}"),
+        Effect::Lost { for_ns: Some(ns) } => format!("lost={rate}:{}", time(ns)),
     })
 }
 
@@ -228,6 +238,14 @@ fn error(name: &str) -> Result<Outcome, Wrong> {
     })
 }
 
+fn cache(name: &str) -> Result<ModelCache, Wrong> {
+    let found = CACHES.iter().find(|(cache, _)| *cache == name);
+    found.map(|(_, cache)| *cache).ok_or_else(|| {
+        let names = CACHES.map(|(name, _)| name);
+        wrong(format!("`cache` is `{name}`"), format!("write one of {}", names.join(", ")))
+    })
+}
+
 /// A fault that happens by chance.
 fn fault(key: &str, value: &str) -> Result<Fault, Wrong> {
     let (ppm, effect) = match key {
@@ -239,6 +257,10 @@ fn fault(key: &str, value: &str) -> Result<Fault, Wrong> {
             let (ppm, add_ns) = rate_and_time(key, value)?;
             (ppm, Effect::Late { factor: 1, add_ns })
         }
+        "lost" => match value.split_once(':') {
+            None => (rate_ppm(value)?, Effect::Lost { for_ns: None }),
+            Some((rate, time)) => (rate_ppm(rate)?, Effect::Lost { for_ns: Some(time_ns(time)?) }),
+        },
         "busy_completion" => (rate_ppm(value)?, Effect::Busy(BusyFault::Completion)),
         "busy_kick" => {
             let (ppm, ns) = rate_and_time(key, value)?;
@@ -305,8 +327,9 @@ mod tests {
     use super::*;
 
     const EVERY_KEY: &str = "slots=8,read=100us,write=1ms,flush=5ms,discard=10us,per_kib=250ns,\
-                             jitter=20us,seed=7,store=false,bad=8+8 2048+1,error=0.125%:nospc,\
-                             late=1%:10ms,busy_completion=2%,busy_kick=0.5%:1ms,\
+                             jitter=20us,seed=7,store=false,cache=none,bad=8+8 2048+1,\
+                             error=0.125%:nospc,\
+                             late=1%:10ms,lost=0.1%:5s,busy_completion=2%,busy_kick=0.5%:1ms,\
                              busy_retry=100%:2us";
 
     #[test]
@@ -322,7 +345,7 @@ mod tests {
         let options = spec.options(1 << 20);
         assert_eq!((options.size_bytes, &options.slots), (1 << 20, slots));
         assert_eq!(ModelSpec::parse("slots").unwrap(), ModelSpec::default());
-        let spec = ModelSpec::parse("slots,late=1%:1s,bad=1+1 3+1,error=2%").unwrap();
+        let spec = ModelSpec::parse("slots,late=1%:1s,bad=1+1 3+1,error=2%,lost=3%").unwrap();
         assert_eq!(ModelSpec::parse(&spec.to_string()).unwrap(), spec);
         let error = ModelSpec::parse("slots=1,error=3%").unwrap().slots.faults.remove(0);
         assert_eq!(error, Fault::rate(30_000, Effect::Error(Outcome::IoErr)));
@@ -342,6 +365,7 @@ mod tests {
                 "write the unit too, as in \"5ms\" or \"5s\"",
             ),
             ("slots,store=1", "`store` is `1`", "write true or false"),
+            ("slots,cache=yes", "`cache` is `yes`", "write one of none, volatile, fua"),
             ("slots,error=1%:nosp", "there is no error `nosp`", "did you mean `nospc`?"),
             ("slots,late=1%", "`late` is `1%`", "write how often and how long, as in late=1%:10ms"),
             (

@@ -19,6 +19,10 @@ pub(crate) struct Moments {
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     counts: Histogram<u64>,
+    /// I/Os that end in one batch often took equally long; so many have, of this latency, since
+    /// they were last counted.
+    run: u64,
+    run_ns: u64,
     n: u64,
     min_ns: u64,
     max_ns: u64,
@@ -152,19 +156,34 @@ impl Default for Latencies {
     fn default() -> Self {
         let counts = Histogram::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_FIGURES)
             .expect("the bounds are those that the crate allows");
-        Latencies { counts, n: 0, min_ns: u64::MAX, max_ns: 0, sum_ns: 0 }
+        Latencies { counts, run: 0, run_ns: 0, n: 0, min_ns: u64::MAX, max_ns: 0, sum_ns: 0 }
     }
 }
 
 impl Latencies {
-    /// Counts a latency.
+    /// Counts a latency. [`Latencies::settle`] has to be called before anything is asked.
     #[inline]
     pub(crate) fn record(&mut self, latency_ns: u64) {
-        self.counts.saturating_record(latency_ns);
-        self.n += 1;
+        if latency_ns != self.run_ns {
+            self.settle();
+            self.run_ns = latency_ns;
+        }
+        self.run += 1;
+    }
+
+    /// Counts what has been put off.
+    #[inline(never)]
+    pub(crate) fn settle(&mut self) {
+        let count = std::mem::take(&mut self.run);
+        if count == 0 {
+            return;
+        }
+        let latency_ns = self.run_ns;
+        self.counts.saturating_record_n(latency_ns, count);
+        self.n += count;
         self.min_ns = self.min_ns.min(latency_ns);
         self.max_ns = self.max_ns.max(latency_ns);
-        self.sum_ns = self.sum_ns.saturating_add(latency_ns);
+        self.sum_ns = self.sum_ns.saturating_add(latency_ns.saturating_mul(count));
     }
 
     /// Number, extremes, mean and deviation.
@@ -209,7 +228,7 @@ impl Latencies {
     }
 
     fn reset(&mut self) {
-        if self.n > 0 {
+        if self.n + self.run > 0 {
             *self = Latencies::default();
         }
     }
@@ -247,6 +266,13 @@ impl KindStats {
             self.waits.record(wait_ns);
             self.delayed_total.record(wait_ns + latency_ns);
         }
+    }
+
+    /// Counts what has been put off, at the end of a batch.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        self.direct.settle();
+        self.delayed.settle();
     }
 
     /// How many I/Os were counted.
@@ -359,6 +385,7 @@ mod tests {
         for latency_ns in 1..=100_000 {
             latencies.record(latency_ns);
         }
+        latencies.settle();
         for (percentile, exact) in [(1.0, 1000.0), (50.0, 50_000.0), (99.9, 99_900.0)] {
             let near = latencies.percentile_ns(percentile) as f64;
             assert!((near / exact - 1.0).abs() < 0.001, "{near} for {exact}");
@@ -370,6 +397,7 @@ mod tests {
         assert_eq!(moments.mean_ns(), 50_000.5);
         assert!((moments.deviation_ns() / 28_867.66 - 1.0).abs() < 0.001);
         latencies.record(u64::MAX / 2);
+        latencies.settle();
         assert_eq!(latencies.moments().max_ns(), u64::MAX / 2, "longer ones are counted too");
     }
 
@@ -377,10 +405,12 @@ mod tests {
     fn two_clones_add_up() {
         let mut one = Stats::default();
         one.kinds[0].record(4096, 10, 100);
+        one.kinds[0].settle();
         one.runtime = Duration::from_secs(2);
         one.total_runtime = one.runtime;
         let mut two = Stats::default();
         two.kinds[0].record(8192, 0, 300);
+        two.kinds[0].settle();
         two.depth.record_depth(1, 1);
         two.runtime = Duration::from_secs(3);
         two.total_runtime = two.runtime;

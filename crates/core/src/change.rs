@@ -149,7 +149,10 @@ impl<D: Driver, E: Env> Queue<D, E> {
     fn apply(&self, change: Change) {
         let _one_at_a_time = self.admin.lock();
         match change {
-            Change::Scheduler(scheduler) => self.switch(scheduler),
+            // It was made for as many requests as there were when the change began.
+            Change::Scheduler(scheduler) => {
+                self.switch(scheduler.map(|scheduler| scheduler.resized(self.nr_requests())));
+            }
             Change::NrRequests(nr_requests) => self.resize(nr_requests),
             Change::NrHwQueues(nr) => self.renew(|live| {
                 let maps = Maps { default: nr, ..live.maps }.clamped(self.nr_ctx());

@@ -1,7 +1,8 @@
 //! How requests end: what they held goes back, and whoever is owed an answer gets it.
 
-use crate::bio::Flags;
+use crate::bio::{Flags, TenantId};
 use crate::cpu::BATCH;
+use crate::dispatch::note_waiting;
 use crate::driver::{Driver, Env};
 use crate::elevator::Completion;
 use crate::flush::FlushStep;
@@ -9,7 +10,6 @@ use crate::request::{Answer, Done, InFlight, Memory, Request};
 use crate::stats::Ended;
 use crate::status::Status;
 use crate::sync::Omission;
-use crate::tags::Place;
 use crate::turn::Turn;
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
@@ -31,10 +31,19 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Ends a request that the device has finished.
-    #[inline]
+    #[inline(always)]
     pub fn complete(&mut self, request: InFlight, status: Status) {
         let InFlight(mut request) = request;
         self.give_back(&mut request);
+        if request.body().is_special {
+            return self.complete_special(request, status);
+        }
+        self.leave_scheduler(&mut request);
+        self.finish_plain(request, status);
+    }
+
+    #[cold]
+    fn complete_special(&mut self, request: Request, status: Status) {
         let body = request.body();
         if body.flush != FlushStep::None {
             self.flush_step_ended(request, status);
@@ -54,39 +63,41 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Puts back the tag and the budget of a request that has come back from the device.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give_back(&mut self, request: &mut Request) {
         let body = request.body_mut();
         let grant = body.grant.take().expect("a request in flight holds its grant");
-        let is_polled = body.bio.flags.contains(Flags::POLLED);
-        self.queue.hctx(grant.hctx).land(grant.tag.index());
-        if is_polled {
+        if body.is_special && body.bio.flags.contains(Flags::POLLED) {
             self.cpu.polled = self.cpu.polled.saturating_sub(1);
         }
+        self.queue.hctx(grant.hctx).land(grant.tag.index());
         self.put_grant(grant);
     }
 
     /// Ends a request that holds nothing any more: the scheduler is told, and then each bio ends.
-    #[inline]
     pub(crate) fn finish(&mut self, mut request: Request, status: Status) {
         self.leave_scheduler(&mut request);
         let body = request.body_mut();
         if body.abandoned {
             self.queue.abandoned.add_shared(u64::MAX);
         }
-        if !body.gathered.is_empty() {
+        if !body.followers.is_empty() {
             return self.finish_merged(request, status);
         }
         self.finish_bio(request, status);
     }
 
     /// The scheduler will be told that a request it gave out has ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave_scheduler(&mut self, request: &mut Request) {
-        let body = request.body_mut();
-        if !std::mem::take(&mut body.scheduled) {
-            return;
+        if request.body().scheduled {
+            self.note_completion(request);
         }
+    }
+
+    fn note_completion(&mut self, request: &mut Request) {
+        let body = request.body_mut();
+        body.scheduled = false;
         self.cpu.completions.push(Completion {
             data: body.scheduler_data,
             op: body.bio.op,
@@ -112,20 +123,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Ends one bio for its submitter and in the accounts.
-    #[inline]
     pub(crate) fn end_bio(&mut self, answer: Answer, status: Status, memory: Memory) {
         let Answer { ctx, op, volume, nr_sectors, cookie, submitted_at, issued_at, parent } =
             answer;
-        let ended = Ended {
-            volume,
-            op,
-            nr_sectors,
-            is_ok: status.is_ok(),
-            submitted_at,
-            issued_at,
-            now: self.now,
-        };
-        self.queue.stats.end(self.cpu.ctx, &ended);
+        let ended = Ended { volume, op, submitted_at, issued_at, is_ok: status.is_ok() };
+        self.account(ended, nr_sectors);
         self.cpu.counters.completed += 1;
         let done = match parent {
             None => Done { cookie, status, issued_at, submitted_at, memory },
@@ -140,17 +142,73 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.tell(ctx, done);
     }
 
-    /// The memory goes back to its place, and then the submitter is told, unless it was before.
-    #[inline]
-    fn finish_bio(&mut self, request: Request, status: Status) {
+    /// Ends a bio of which nothing more is to be known: its memory goes back to its place, and then
+    /// the submitter is told.
+    #[inline(always)]
+    fn finish_plain(&mut self, request: Request, status: Status) {
         let body = request.body();
-        let is_answered = body.abandoned && !Omission::AnsweredBefore.is_made();
-        let tenant = body.tenant;
-        let answer = Answer::of(body);
+        let (volume, op, issued_at, submitted_at) =
+            (body.bio.volume, body.bio.op, body.issued_at, body.submitted_at);
+        let (ctx, tenant, cookie) = (body.ctx, body.tenant, body.bio.cookie);
+        let ended = Ended { volume, op, submitted_at, issued_at, is_ok: status.is_ok() };
+        self.account(ended, body.own_sectors);
+        self.cpu.counters.completed += 1;
+        self.ended = true;
+        self.leave_tenant(tenant);
+        let tag = self.live.pool.rest(request.into_body());
+        self.put_sched_tag(tag);
+        let memory = Memory::Returned;
+        self.tell(ctx, Done { cookie, status, issued_at, submitted_at, memory });
+    }
+
+    /// Puts what has ended into the accounts, together with others that ended alike.
+    #[inline(always)]
+    fn account(&mut self, ended: Ended, nr_sectors: u32) {
+        if self.cpu.tally.of != ended {
+            self.settle_accounts();
+            self.cpu.tally.of = ended;
+        }
+        self.cpu.tally.count += 1;
+        self.cpu.tally.sectors += u64::from(nr_sectors);
+    }
+
+    /// Brings the accounts up to date.
+    #[inline(never)]
+    pub(crate) fn settle_accounts(&mut self) {
+        let accounts = &self.cpu.accounts;
+        let (volume, count) = self.cpu.begun;
+        if count > 0 {
+            self.queue.stats.start(accounts, volume, count, self.now);
+            self.cpu.begun.1 = 0;
+        }
+        if self.cpu.tally.count > 0 {
+            self.queue.stats.end(accounts, &self.cpu.tally, self.now);
+            self.cpu.tally.count = 0;
+            self.cpu.tally.sectors = 0;
+        }
+    }
+
+    /// A request of a tenant's holds its tag no longer.
+    #[inline(always)]
+    fn leave_tenant(&mut self, tenant: TenantId) {
         self.touch(tenant);
         let side = &mut self.cpu.tenants[tenant.0 as usize];
         side.room += 1;
         side.more -= 1;
+    }
+
+    /// The memory goes back to its place, and then the submitter is told, unless it was before.
+    fn finish_bio(&mut self, request: Request, status: Status) {
+        let body = request.body();
+        let is_answered = body.abandoned && !Omission::AnsweredBefore.is_made();
+        let tenant = body.tenant;
+        let body_has_waited = body.has_waited;
+        let answer = Answer::of(body);
+        self.leave_tenant(tenant);
+        if body_has_waited {
+            // It has ended without having gone to the device.
+            self.live.pool.note_gone(request.sched_tag());
+        }
         let tag = self.live.pool.rest(request.into_body());
         self.put_sched_tag(tag);
         self.ended = true;
@@ -191,6 +249,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.finish_bio(request, status);
     }
 
+    /// A request begins to wait again.
+    pub(crate) fn begin_wait(&self, request: &mut Request) {
+        note_waiting(request, self.live, self.queue.holds.read(self.now), self.now);
+    }
+
     /// A merged request has failed: each of its bios is tried for itself, so that each gets the
     /// answer that is its own.
     #[cold]
@@ -198,15 +261,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.leave_scheduler(&mut request);
         let lane = self.lane_for(&request);
         let followers: Vec<Request> = request.unmerge().collect();
-        for single in std::iter::once(request).chain(followers) {
-            self.live.pool.note(single.sched_tag(), Place::Waiting(self.now));
+        for mut single in std::iter::once(request).chain(followers) {
+            self.begin_wait(&mut single);
             self.cpu.lanes[lane].plug.push_back(single);
         }
         self.cpu.lanes[lane].due = true;
     }
 
-    fn requeue_landed(&mut self, request: Request) {
-        self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+    fn requeue_landed(&mut self, mut request: Request) {
+        self.begin_wait(&mut request);
         let lane = self.lane_for(&request);
         let body = request.body();
         if body.scheduled && !body.prepared {

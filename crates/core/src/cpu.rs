@@ -1,19 +1,23 @@
 //! What a thread brings to its turns, and keeps between them.
 
-use std::collections::{VecDeque, vec_deque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::vec;
 
-use crate::admission::Entries;
-use crate::bio::TenantId;
+use crate::admission::{Credit, Entries};
+use crate::bio::VolumeId;
 use crate::budget::Tokens;
 use crate::driver::Driver;
 use crate::elevator::Completion;
+use crate::enter::Refusal;
 use crate::ids::{CtxId, HctxId};
 use crate::live::{HctxType, Live};
 use crate::request::{Done, InFlight, Request};
+use crate::stats::{Accounts, Tally};
 use crate::status::Status;
 use crate::tags::TagRun;
 use crate::time::Time;
+use crate::timeout::NEVER;
 
 /// How many requests go to the device, or come from it, in one go.
 pub(crate) const BATCH: usize = 32;
@@ -40,7 +44,7 @@ pub(crate) struct Side<D: Driver> {
     /// Given back by the driver, for the scheduler.
     pub(crate) returned: Vec<Request>,
     pub(crate) reaped: Vec<(InFlight, Status)>,
-    pub(crate) done: VecDeque<Done>,
+    pub(crate) done: Vec<Done>,
     /// Scheduler tags at hand: given back in this turn, or taken for several bios at once.
     pub(crate) stash: TagRun,
     pub(crate) pool_hint: u32,
@@ -51,17 +55,22 @@ pub(crate) struct Side<D: Driver> {
     pub(crate) touched: Vec<u32>,
     /// The number of this turn.
     pub(crate) turn: u64,
-    /// Tenants of which a bio was refused, and whether somebody waits for it, for which there has
-    /// been no room since.
-    pub(crate) refused: Vec<(TenantId, bool)>,
+    /// The kinds of bios that were refused and for which there has been no room since.
+    pub(crate) refused: Vec<Refusal>,
     pub(crate) woken: bool,
     /// The wish that is out for a turn when a limit lets the next bio pass; zero if none is.
     pub(crate) limit_wish: Time,
-    /// A wish is out for a turn in which timeouts are looked at.
-    pub(crate) timeout_wished: bool,
+    /// The wish that is out for a turn in which timeouts are looked at; never if none is.
+    pub(crate) timeout_wish: Time,
     /// Requests that are polled for and in flight.
     pub(crate) polled: u32,
     pub(crate) counters: Counters,
+    /// Where it counts what it does, for each volume.
+    pub(crate) accounts: Arc<Accounts>,
+    /// What has ended in this turn and is not in the accounts yet.
+    pub(crate) tally: Tally,
+    /// Likewise what has begun: of this volume, so many.
+    pub(crate) begun: (VolumeId, u64),
 }
 
 /// A thread's side of one hardware queue.
@@ -103,6 +112,10 @@ pub(crate) struct TenantSide {
     pub(crate) more: i32,
     /// It has limits.
     pub(crate) is_limited: bool,
+    /// Its bios have to be looked at more closely: some of them wait, or the queue is frozen.
+    pub(crate) is_slow: bool,
+    /// What its limits, if it has any, let pass in this turn.
+    pub(crate) credit: Credit,
 }
 
 /// What a thread has done, for oracles and statistics. Nobody decides anything by these.
@@ -133,6 +146,7 @@ impl<D: Driver> Cpu<D> {
         ring: D::Ring,
         nr_tenants: usize,
         entry_max: u32,
+        accounts: Arc<Accounts>,
     ) -> Self {
         let capacity = live.nr_requests as usize;
         let mut side = Side {
@@ -144,7 +158,7 @@ impl<D: Driver> Cpu<D> {
             batch: VecDeque::with_capacity(BATCH),
             returned: Vec::with_capacity(BATCH),
             reaped: Vec::with_capacity(BATCH),
-            done: VecDeque::with_capacity(capacity),
+            done: Vec::with_capacity(capacity),
             stash: TagRun::default(),
             // Neighbours begin in different words, so that they seldom meet.
             pool_hint: u32::from(ctx.0),
@@ -152,12 +166,15 @@ impl<D: Driver> Cpu<D> {
             tenants: vec![TenantSide::default(); nr_tenants].into_boxed_slice(),
             touched: Vec::with_capacity(nr_tenants),
             turn: 0,
-            refused: Vec::with_capacity(2 * nr_tenants),
+            refused: Vec::with_capacity(3 * nr_tenants),
             woken: false,
             limit_wish: Time::ZERO,
-            timeout_wished: false,
+            timeout_wish: NEVER,
             polled: 0,
             counters: Counters::default(),
+            accounts,
+            tally: Tally::default(),
+            begun: (VolumeId(0), 0),
         };
         side.make_lanes(&live);
         Cpu { live, side }
@@ -185,7 +202,7 @@ impl<D: Driver> Cpu<D> {
 
     /// The bios of this submitter that have ended in this thread's turns, in the order of their
     /// ending. Those that ended in another thread's come through [`crate::Env::deliver`].
-    pub fn take_done(&mut self) -> vec_deque::Drain<'_, Done> {
+    pub fn take_done(&mut self) -> vec::Drain<'_, Done> {
         self.side.done.drain(..)
     }
 
@@ -242,6 +259,9 @@ impl<D: Driver> Side<D> {
     /// The lane of a hardware queue, if this thread uses it.
     #[inline]
     pub(crate) fn lane_of_hctx(&self, hctx: HctxId) -> Option<usize> {
+        if self.lanes[0].hctx == hctx {
+            return Some(0);
+        }
         self.lanes.iter().position(|lane| lane.hctx == hctx)
     }
 }

@@ -12,9 +12,12 @@ use crate::budget::Waiter;
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, QueueRq, Restarter, Wish};
 use crate::enter::kind_of;
+use crate::hold::Holds;
+use crate::live::Live;
 use crate::request::{Grant, InFlight, Request};
 use crate::stats::Hold;
-use crate::tags::Place;
+use crate::status::Status;
+use crate::time::Time;
 use crate::turn::Turn;
 
 /// Whether the device takes more.
@@ -124,7 +127,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
             let Some(grant) = self.try_acquire(lane, wanted) else { return Device::Ready };
             let request = self.cpu.lanes[lane].plug.pop_front().expect("the plug is not empty");
-            if self.issue(lane, request, grant) == Device::Blocked {
+            if self.issue_inline(lane, request, grant) == Device::Blocked {
                 return Device::Blocked;
             }
         }
@@ -160,21 +163,25 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Gives one request to the driver.
-    #[inline]
-    pub(crate) fn issue(&mut self, lane: usize, mut request: Request, grant: Grant) -> Device {
+    pub(crate) fn issue(&mut self, lane: usize, request: Request, grant: Grant) -> Device {
+        self.issue_inline(lane, request, grant)
+    }
+
+    #[inline(always)]
+    fn issue_inline(&mut self, lane: usize, mut request: Request, grant: Grant) -> Device {
         let now = self.now;
         assert!(grant.hctx == self.cpu.lanes[lane].hctx, "a request rides its dispatcher's ring");
         let hctx = self.queue.hctx(grant.hctx);
         let body = request.body_mut();
-        if body.entered_at != now {
+        if body.has_waited {
+            body.has_waited = false;
             self.note_wait(&request);
         }
         let body = request.body_mut();
         body.issued_at = now;
         hctx.take_off(grant.tag.index(), self.flight_mark);
-        self.live.pool.note(body.sched_tag, Place::InFlight(now));
         body.grant = Some(grant);
-        if body.bio.flags.contains(Flags::POLLED) {
+        if body.is_special && body.bio.flags.contains(Flags::POLLED) {
             self.cpu.polled += 1;
         }
         self.cpu.counters.issued += 1;
@@ -184,7 +191,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 self.issued = true;
                 hctx.note_busy(false);
             }
-            QueueRq::Failed(request, status) => self.complete(request, status),
+            QueueRq::Failed(request, status) => self.complete_failed(request, status),
             QueueRq::Busy(request, restarter) => {
                 hctx.note_busy(true);
                 self.bounce(lane, request, restarter);
@@ -192,6 +199,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
         }
         Device::Ready
+    }
+
+    #[cold]
+    fn complete_failed(&mut self, request: InFlight, status: Status) {
+        self.complete(request, status);
     }
 
     /// The device is busy: the request, and those that were to follow it, wait in the dispatch list
@@ -203,7 +215,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let mut bounced = std::mem::take(&mut self.cpu.batch);
         for request in &mut bounced {
             self.give_back(request);
-            self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+            note_waiting(request, self.live, self.queue.holds.read(self.now), self.now);
         }
         // What is at hand is in nobody's flight, and must not pass for it in `must_rerun`.
         self.empty_purses();
@@ -244,7 +256,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 published.completions.append(completions);
             }
             for mut request in side.plug.drain(..) {
-                request.body_mut().holds = holds;
+                note_waiting(&mut request, self.live, holds, self.now);
                 let (volume, op) = (request.volume, request.op);
                 if published.add(request, limits) {
                     stats.merged(self.cpu.ctx, volume, op);
@@ -265,6 +277,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// one back will run us.
     pub(crate) fn acquire(&mut self, lane: usize, who: Waiter, wanted: u32) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
+        if side.rests_on_tag && side.purse.tags.is_empty() {
+            // Whoever puts a tag back runs us. Asking for budget before that would take it from
+            // others, or have it handed to and fro.
+            return None;
+        }
         if let Some(budget) = &self.queue.budget
             && side.purse.tokens.count() == 0
         {
@@ -290,7 +307,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// As [`Turn::acquire`], but a failure leaves no mark, and the caller must not rest on it.
-    #[inline]
+    #[inline(always)]
     fn try_acquire(&mut self, lane: usize, wanted: u32) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
         if let Some(budget) = &self.queue.budget
@@ -310,7 +327,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Takes what one request needs out of the purse.
-    #[inline]
+    #[inline(always)]
     fn grant(&mut self, lane: usize) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
         let token = match &self.queue.budget {
@@ -340,10 +357,22 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let wait_ns = self.now.since(body.entered_at).as_nanos() as u64;
         let (budget_ns, tag_ns, rest_ns) =
             body.holds.divide(self.queue.holds.read(self.now), wait_ns);
+        self.live.pool.note_gone(body.sched_tag);
+        for follower in &body.followers {
+            self.live.pool.note_gone(follower.sched_tag());
+        }
         let rest = if self.live.elevator.is_some() { Hold::Scheduler } else { Hold::Device };
         let reasons = [(Hold::Budget, budget_ns), (Hold::Tag, tag_ns), (rest, rest_ns)];
         for (why, ns) in reasons {
             self.queue.stats.held(self.cpu.ctx, request.volume, why, ns);
         }
     }
+}
+
+/// A request begins to wait where others can see it.
+pub(crate) fn note_waiting(request: &mut Request, live: &Live, holds: Holds, now: Time) {
+    let body = request.body_mut();
+    body.has_waited = true;
+    body.holds = holds;
+    live.pool.note_waiting(body.sched_tag, now);
 }

@@ -8,7 +8,6 @@ use crate::driver::{Driver, Env};
 use crate::ids::{CtxId, HctxId};
 use crate::live::HctxType;
 use crate::queue::Queue;
-use crate::tags::Place;
 use crate::time::Time;
 
 /// A queue at one moment. What several threads change meanwhile may not fit together.
@@ -31,8 +30,6 @@ pub struct Dump {
     /// Requests that wait in the layer, with their scheduler tags, the one that has waited longest
     /// first.
     pub waiting: Vec<(u32, Time)>,
-    /// Requests that the device has, likewise.
-    pub in_flight: Vec<(u32, Time)>,
     /// Requests whose submitters were answered while the device still has them.
     pub abandoned: u64,
     /// Requests that were dropped, ever.
@@ -153,7 +150,6 @@ impl<D: Driver, E: Env> Queue<D, E> {
     pub fn dump(&self, now: Time) -> Dump {
         let live = self.live();
         let (quiesce_depth, freeze_depth) = self.control.depths();
-        let (waiting, in_flight) = self.places();
         let lengths = self.flush.lengths();
         let scheduler_state = self.with_scheduler(|scheduler| scheduler.debug());
         let all_used = live.pool.tags().used();
@@ -170,8 +166,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
             freeze_depth,
             nr_requests: live.nr_requests,
             requests: live.pool.tags().used(),
-            waiting,
-            in_flight,
+            waiting: self.waiting(),
             abandoned: self.abandoned.get(),
             defects: self.defects(),
             budget: self.dump_budget(),
@@ -192,7 +187,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
     /// takes or has others in work. There should never be one.
     pub fn overdue(&self, now: Time, patience: Duration) -> Option<Overdue> {
         let live = self.live();
-        let (sched_tag, since) = *self.places().0.first()?;
+        let (sched_tag, since) = *self.waiting().first()?;
         let is_stopped = || (0..live.maps.count()).any(|h| self.hctx(HctxId(h)).is_stopped());
         let has_room = |h: u16| {
             let tags = self.hctx(HctxId(h)).tags();
@@ -200,7 +195,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
         };
         let budget_is_short = self.budget.as_ref().is_some_and(|b| b.used() >= b.limit());
         let device_is_full = budget_is_short || !(0..live.maps.count()).any(has_room);
-        let has_others = live.elevator.is_some() && !self.places().1.is_empty();
+        let in_flight = |h: u16| self.hctx(HctxId(h)).tags().used() > 0;
+        let has_others = live.elevator.is_some() && (0..live.maps.count()).any(in_flight);
         let is_held = now.since(since) <= patience
             || self.control.depths().0 > 0
             || is_stopped()
@@ -211,18 +207,11 @@ impl<D: Driver, E: Env> Queue<D, E> {
         (!is_held).then_some(Overdue { sched_tag, since })
     }
 
-    /// What waits and what is in flight, the oldest first.
-    fn places(&self) -> (Vec<(u32, Time)>, Vec<(u32, Time)>) {
-        let (mut waiting, mut in_flight) = (Vec::new(), Vec::new());
-        for (tag, place) in self.live().pool.places() {
-            match place {
-                Place::Waiting(since) => waiting.push((tag, since)),
-                Place::InFlight(since) => in_flight.push((tag, since)),
-            }
-        }
+    /// What waits, the oldest first.
+    fn waiting(&self) -> Vec<(u32, Time)> {
+        let mut waiting: Vec<_> = self.live().pool.waiting().collect();
         waiting.sort_unstable_by_key(|(_, since)| *since);
-        in_flight.sort_unstable_by_key(|(_, since)| *since);
-        (waiting, in_flight)
+        waiting
     }
 
     fn idles_until(&self, now: Time) -> Option<Time> {

@@ -1,21 +1,24 @@
 //! How a bio gets in: limits, its tenant's share, a scheduler tag, and then the plug.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admission::{Entry, Wanted};
-use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId};
+use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId, VolumeId};
 use crate::cpu::BATCH;
 use crate::driver::{Driver, Env, Wish};
 use crate::limits::Fit;
 use crate::live::HctxType;
-use crate::request::{Body, Origin, Request};
+use crate::request::{Body, Done, Memory, Origin, Request};
 use crate::split::{self, Parent};
 use crate::stats::Hold;
 use crate::status::Status;
 use crate::sync::{Omission, SeqCst, fence};
-use crate::tags::Place;
 use crate::time::Time;
 use crate::turn::Turn;
+
+/// A limit's next request is not looked for before so much time has passed.
+const LIMIT_STEP: Duration = Duration::from_micros(1);
 
 /// Why a bio was not taken in. It comes back unharmed.
 #[derive(Debug)]
@@ -27,10 +30,62 @@ pub enum Refused {
     Invalid(Bio, Status),
 }
 
+/// What is remembered of a bio that was refused, so that its submitter is told when there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    tenant: TenantId,
+    /// [`Op::Read`] for what waits and is limited with the reads, else [`Op::Write`].
+    op: Op,
+    is_waited_for: bool,
+}
+
+impl Refusal {
+    fn of(tenant: TenantId, bio: &Bio) -> Self {
+        let is_read = matches!(bio.op, Op::Read | Op::DrvIn);
+        let op = if is_read { Op::Read } else { Op::Write };
+        Refusal { tenant, op, is_waited_for: is_waited_for(bio) }
+    }
+}
+
 impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Takes a bio in, or says why not. Never sleeps.
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
+        match self.enter_at_once(&bio) {
+            Some((tenant, body)) => {
+                self.begin_plain(body, bio, tenant);
+                Ok(())
+            }
+            None => self.submit_any(bio),
+        }
+    }
+
+    /// What most bios get: a tag at hand, because nothing about them is out of the ordinary and
+    /// nobody of their tenant's waits. Nothing says that the other way has to be gone.
+    #[inline(always)]
+    fn enter_at_once(&mut self, bio: &Bio) -> Option<(TenantId, Box<Body>)> {
+        if !self.live.limits.is_plain(bio) {
+            return None;
+        }
+        let tenant = self.queue.tenants.owner(bio.volume)?;
+        let side = &self.cpu.tenants[tenant.0 as usize];
+        let is_open = side.turn == self.cpu.turn && side.room > 0 && !side.is_slow;
+        if !is_open || (bio.op == Op::Write && !self.may_write_at_once(bio)) {
+            return None;
+        }
+        if self.cpu.stash.is_empty() || (side.is_limited && !self.passes_limits(tenant, bio)) {
+            return None;
+        }
+        let tag = self.cpu.stash.pop()?;
+        Some((tenant, self.live.pool.body(tag)))
+    }
+
+    #[inline]
+    fn may_write_at_once(&self, bio: &Bio) -> bool {
+        !self.queue.flush.has_failed() && (self.live.async_depth.is_none() || is_waited_for(bio))
+    }
+
+    fn submit_any(&mut self, bio: Bio) -> Result<(), Refused> {
         let fit = match self.live.limits.check(&bio) {
             Ok(fit) => fit,
             Err(status) => return Err(Refused::Invalid(bio, status)),
@@ -62,6 +117,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         for _ in 0..self.cpu.entries.nr_waiting() {
             let Some((index, tenant, mut queue)) = self.cpu.entries.begin_turn() else { break };
             while let Some(mut entry) = queue.pop_front() {
+                if let Err(status) = self.may_still_go(&entry.bio) {
+                    self.end_entry(&entry, status);
+                    continue;
+                }
                 if !self.let_in(tenant, &mut entry) {
                     queue.push_front(entry);
                     break;
@@ -75,21 +134,54 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Notes what is known of a tenant in this turn, at its first request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touch(&mut self, tenant: TenantId) {
-        let side = &mut self.cpu.tenants[tenant.0 as usize];
-        if side.turn == self.cpu.turn {
-            return;
+        if self.cpu.tenants[tenant.0 as usize].turn != self.cpu.turn {
+            self.touch_first(tenant);
         }
+    }
+
+    #[cold]
+    fn touch_first(&mut self, tenant: TenantId) {
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
         side.turn = self.cpu.turn;
         side.more = 0;
         side.room = self.queue.tenants.room(tenant, self.live.nr_requests);
         side.is_limited = self.queue.tenants.is_limited(tenant);
+        side.is_slow = self.pass.is_frozen()
+            || self.cpu.entries.is_behind(tenant, Op::Read)
+            || self.cpu.entries.is_behind(tenant, Op::Write);
+        if side.is_limited {
+            side.credit = self.queue.tenants.credit(tenant, self.now);
+        }
         self.cpu.touched.push(tenant.0);
     }
 
+    /// Makes a request of a bio that has all it takes, and of which nothing is out of the ordinary.
+    #[inline(always)]
+    fn begin_plain(&mut self, body: Box<Body>, bio: Bio, tenant: TenantId) {
+        let now = self.now;
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        side.room -= 1;
+        side.more += 1;
+        let kind = if bio.op == Op::Read { HctxType::Read } else { HctxType::Default };
+        self.count_begun(bio.volume);
+        self.cpu.counters.submitted += 1;
+        let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at: now, entered_at: now };
+        let request = Request::start(body, bio, origin);
+        self.plug(self.cpu.lane_of(kind), request);
+    }
+
+    #[inline(always)]
+    fn count_begun(&mut self, volume: VolumeId) {
+        if self.cpu.begun.0 != volume {
+            self.settle_accounts();
+            self.cpu.begun.0 = volume;
+        }
+        self.cpu.begun.1 += 1;
+    }
+
     /// Makes a request of a bio that has all it takes.
-    #[inline]
     pub(crate) fn begin(
         &mut self,
         body: Box<Body>,
@@ -104,15 +196,16 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         side.more += 1;
         let is_plain = !bio.flags.intersects(Flags::FUA.union(Flags::PREFLUSH))
             && matches!(bio.op, Op::Read | Op::Write | Op::Discard | Op::WriteZeroes);
+        let is_polled = bio.flags.contains(Flags::POLLED);
         let kind = kind_of(&bio);
         let volume = bio.volume;
         let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at, entered_at: now };
         let mut request = Request::start(body, bio, origin);
-        if parent.is_some() {
-            request.body_mut().parent = parent;
+        let body = request.body_mut();
+        if parent.is_some() || is_polled {
+            (body.parent, body.is_special) = (parent, true);
         }
-        self.live.pool.note(request.sched_tag(), Place::Waiting(now));
-        self.queue.stats.start(self.cpu.ctx, volume, now);
+        self.count_begun(volume);
         self.cpu.counters.submitted += 1;
         if is_plain {
             self.plug(self.cpu.lane_of(kind), request);
@@ -122,7 +215,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     }
 
     /// Adds a request to the plug of a lane, merged with the one before it if they lie side by side.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plug(&mut self, lane: usize, request: Request) {
         let lane = &mut self.cpu.lanes[lane];
         lane.due = true;
@@ -151,9 +244,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         Some(pool.body(tag))
     }
 
+    /// Whether all limits let a bio pass, which then is charged when the turn ends.
     #[inline]
-    fn passes_limits(&self, tenant: TenantId, bio: &Bio) -> bool {
-        self.queue.tenants.pass(tenant, bio.op, bytes_of(bio), self.now).is_ok()
+    fn passes_limits(&mut self, tenant: TenantId, bio: &Bio) -> bool {
+        self.cpu.tenants[tenant.0 as usize].credit.pass(bio.op, bytes_of(bio))
     }
 
     #[cold]
@@ -179,13 +273,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
         let must_stay = has_begun || (is_limited && entry.charged);
         if !must_stay && !self.cpu.entries.has_room(tenant, op) {
-            let refused = (tenant, is_waited_for(&entry.bio));
+            let refused = Refusal::of(tenant, &entry.bio);
             if !self.cpu.refused.contains(&refused) {
                 self.cpu.refused.push(refused);
             }
             return Err(Refused::WouldBlock(entry.bio));
         }
         self.cpu.entries.push(tenant, entry);
+        // Who comes later waits behind it.
+        self.cpu.tenants[tenant.0 as usize].is_slow = true;
         Ok(())
     }
 
@@ -204,7 +300,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return Err(Refused::Invalid(bio, Status::Again));
         };
         // Charged last, so that a bio that is sent away has cost nothing.
-        if !self.passes_limits(tenant, &bio) {
+        self.touch(tenant);
+        let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
+        if is_limited && !self.passes_limits(tenant, &bio) {
             self.unenter(body);
             return Err(Refused::Invalid(bio, Status::Again));
         }
@@ -249,30 +347,76 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             parent.add_piece();
             return Some((piece, false));
         }
-        let ended = parent.end_piece(Status::Inval, None);
-        if let Some(whole) = ended {
-            self.tell(self.cpu.ctx, whole.done(parent.cookie, entry.submitted_at));
-        }
+        self.end_entry(entry, Status::Inval);
         None
+    }
+
+    /// Whether what waits can still be done: the device may have become smaller meanwhile, and a
+    /// flush may have failed, after which nothing is written.
+    fn may_still_go(&self, bio: &Bio) -> Result<(), Status> {
+        if bio.op.is_write() && self.queue.flush.has_failed() {
+            return Err(Status::ReadOnly);
+        }
+        self.live.limits.check(bio).map(|_| ())
+    }
+
+    /// Ends a bio that waits, or what is left of it, without its going any further.
+    #[cold]
+    fn end_entry(&mut self, entry: &Entry, status: Status) {
+        let Entry { bio, submitted_at, .. } = entry;
+        let done = match &entry.parent {
+            Some(parent) => match parent.end_piece(status, None) {
+                Some(whole) => whole.done(parent.cookie, *submitted_at),
+                None => return,
+            },
+            None => Done {
+                cookie: bio.cookie,
+                status,
+                issued_at: *submitted_at,
+                submitted_at: *submitted_at,
+                memory: Memory::Returned,
+            },
+        };
+        self.tell(self.cpu.ctx, done);
     }
 
     /// Holds a bio to its limits: it passes, or a turn is wished for when it will.
     fn charge(&mut self, tenant: TenantId, entry: &mut Entry) -> bool {
-        let bio = &entry.bio;
-        match self.queue.tenants.pass(tenant, bio.op, bytes_of(bio), self.now) {
-            Ok(()) => {
-                entry.charged = true;
-                self.note_hold(entry, Hold::Limit);
-                true
-            }
-            Err(at) => {
-                let wish = self.cpu.limit_wish;
-                if wish == Time::ZERO || at < wish || wish <= self.now {
-                    self.cpu.limit_wish = at;
-                    self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
-                }
-                false
-            }
+        let is_limited = self.cpu.tenants[tenant.0 as usize].is_limited;
+        if !is_limited || self.passes_limits(tenant, &entry.bio) {
+            entry.charged = true;
+            self.note_hold(entry, Hold::Limit);
+            return true;
+        }
+        // What has passed in this turn counts.
+        self.charge_limits(tenant);
+        let at = self.queue.tenants.passes_at(tenant, entry.bio.op, self.now);
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        side.credit = self.queue.tenants.credit(tenant, self.now);
+        if at <= self.now && self.passes_limits(tenant, &entry.bio) {
+            // They were raised in between.
+            entry.charged = true;
+            self.note_hold(entry, Hold::Limit);
+            return true;
+        }
+        let at = at.max(self.now + LIMIT_STEP);
+        self.wish_for_limit(at);
+        false
+    }
+
+    /// Charges a tenant's limits with what has passed in this turn.
+    pub(crate) fn charge_limits(&mut self, tenant: TenantId) {
+        let side = &mut self.cpu.tenants[tenant.0 as usize];
+        if side.is_limited {
+            self.queue.tenants.charge(tenant, &mut side.credit, self.now);
+        }
+    }
+
+    fn wish_for_limit(&mut self, at: Time) {
+        let wish = self.cpu.limit_wish;
+        if wish == Time::ZERO || at < wish || wish <= self.now {
+            self.cpu.limit_wish = at;
+            self.queue.env.run_at(self.cpu.ctx, at, Wish::Limit);
         }
     }
 
@@ -303,14 +447,26 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// stay marked.
     fn look_for_room(&mut self) {
         let mut refused = std::mem::take(&mut self.cpu.refused);
-        refused.retain(|(tenant, is_waited_for)| {
-            let has_room = self.cpu.entries.has_room(*tenant, Op::Read)
-                && self.cpu.entries.has_room(*tenant, Op::Write);
-            let has_room = has_room || self.could_enter(*tenant, *is_waited_for);
+        refused.retain(|refusal| {
+            let Refusal { tenant, op, is_waited_for } = *refusal;
+            let entries = &self.cpu.entries;
+            let has_room = entries.has_room(tenant, op)
+                || (!entries.is_behind(tenant, op)
+                    && self.could_pass(tenant, op)
+                    && self.could_enter(tenant, is_waited_for));
             self.cpu.woken |= has_room;
             !has_room
         });
         self.cpu.refused = refused;
+    }
+
+    /// Whether the limits would let a bio pass; if not, a turn is wished for when they will.
+    fn could_pass(&mut self, tenant: TenantId, op: Op) -> bool {
+        let at = self.queue.tenants.passes_at(tenant, op, self.now);
+        if at > self.now {
+            self.wish_for_limit(at);
+        }
+        at <= self.now
     }
 
     /// Whether a bio of this tenant's could get in; if not, the submitter is marked.

@@ -17,7 +17,6 @@ use crate::lost::Lost;
 use crate::request::{Body, Origin, Request};
 use crate::status::Status;
 use crate::sync::{AtomicBool, Mutex, Omission, Relaxed};
-use crate::tags::Place;
 use crate::time::Time;
 use crate::turn::Turn;
 
@@ -136,7 +135,8 @@ impl State {
         let tenant = first.tenant();
         let origin = Origin { ctx, tenant, submitted_at: now, entered_at: now };
         let mut request = Request::start(carrier, bio, origin);
-        request.body_mut().flush = FlushStep::Carrier;
+        let body = request.body_mut();
+        (body.flush, body.is_special) = (FlushStep::Carrier, true);
         assert!(self.running.is_empty(), "those a flush covered have left");
         std::mem::swap(&mut self.waiting, &mut self.running);
         Some(request)
@@ -172,7 +172,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             (_, false, true) => FlushStep::DataThenFlush,
             (_, false, false) => FlushStep::None,
         };
-        request.body_mut().flush = step;
+        let body = request.body_mut();
+        (body.flush, body.is_special) = (step, true);
         match step {
             FlushStep::DataThenFlush | FlushStep::None => self.send_data(request),
             _ => self.wait_for_flush(request),
@@ -187,7 +188,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             FlushStep::DataThenFlush if status.is_ok() && !body.abandoned => {
                 body.flush = FlushStep::After;
                 self.leave_scheduler(&mut request);
-                self.live.pool.note(request.sched_tag(), Place::Waiting(self.now));
+                self.begin_wait(&mut request);
                 self.wait_for_flush(request);
             }
             _ => self.finish(request, status),

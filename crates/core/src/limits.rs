@@ -49,6 +49,13 @@ impl Default for Limits {
     }
 }
 
+/// Flags with which a bio takes a way of its own.
+const OUT_OF_THE_ORDINARY: Flags = Flags::FUA
+    .union(Flags::PREFLUSH)
+    .union(Flags::NOWAIT)
+    .union(Flags::POLLED)
+    .union(Flags::RESERVED);
+
 /// How a bio can go to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
@@ -59,26 +66,46 @@ pub(crate) enum Fit {
 }
 
 impl Limits {
-    /// Whether the device can take `bio`, and how; the status to refuse it with if not.
+    /// Whether `bio` is what nearly all are: a read or write in one piece of memory, with nothing
+    /// else wanted of it, that the device can take as it is.
     #[inline]
+    pub(crate) fn is_plain(&self, bio: &Bio) -> bool {
+        let [one] = bio.segments.as_slice() else { return false };
+        let mask = u64::from(self.logical_block_sectors) - 1;
+        let nr_sectors = u64::from(bio.nr_sectors);
+        let is_within = bio.sector < self.capacity_sectors
+            && nr_sectors <= self.capacity_sectors - bio.sector
+            && (bio.sector | nr_sectors) & mask == 0;
+        let is_short = nr_sectors.wrapping_sub(1) < u64::from(self.max_sectors);
+        let is_lent = nr_sectors << SECTOR_SHIFT == u64::from(one.len_bytes());
+        bio.op.has_data()
+            && !bio.flags.intersects(OUT_OF_THE_ORDINARY)
+            && (bio.op == Op::Read || !self.read_only)
+            && self.chunk_sectors == 0
+            && is_within
+            && is_short
+            && is_lent
+    }
+
+    /// Whether the device can take `bio`, and how; the status to refuse it with if not.
     pub(crate) fn check(&self, bio: &Bio) -> Result<Fit, Status> {
-        // The way of nearly all requests: a read or write in one piece of memory that fits.
-        let ordinary = bio.op.has_data()
-            && !bio.flags.intersects(Flags::FUA.union(Flags::PREFLUSH))
-            && (bio.op == Op::Read || !self.read_only);
-        if let (true, [one]) = (ordinary, bio.segments.as_slice()) {
-            let mask = u64::from(self.logical_block_sectors) - 1;
-            let nr_sectors = u64::from(bio.nr_sectors);
-            let is_within = bio.sector < self.capacity_sectors
-                && nr_sectors <= self.capacity_sectors - bio.sector
-                && (bio.sector | nr_sectors) & mask == 0;
-            let is_short = nr_sectors.wrapping_sub(1) < u64::from(self.max_sectors);
-            let is_lent = nr_sectors << SECTOR_SHIFT == u64::from(one.len_bytes());
-            if is_within && is_short && is_lent && self.chunk_sectors == 0 {
-                return Ok(Fit::Whole);
-            }
+        assert!(self.logical_block_sectors.is_power_of_two(), "a logical block is a power of two");
+        if bio.op.is_passthrough() {
+            return Ok(Fit::Whole);
         }
-        self.check_all(bio)
+        let is_kept = matches!(bio.op, Op::Write | Op::WriteZeroes);
+        if bio.flags.intersects(Flags::FUA.union(Flags::PREFLUSH)) && !is_kept {
+            return Err(Status::Inval);
+        }
+        if bio.op == Op::Flush {
+            let empty = bio.sector == 0 && bio.nr_sectors == 0 && bio.segments.is_empty();
+            return if empty { Ok(Fit::Whole) } else { Err(Status::Inval) };
+        }
+        if self.read_only && bio.op.is_write() {
+            return Err(Status::ReadOnly);
+        }
+        self.check_range(bio)?;
+        self.check_length(bio)
     }
 
     /// The longest request of this kind, in sectors; zero if the device cannot do it.
@@ -106,26 +133,6 @@ impl Limits {
         }
         let blocks = sectors as u32 / self.logical_block_sectors;
         (blocks > 0).then_some(blocks * self.logical_block_sectors)
-    }
-
-    fn check_all(&self, bio: &Bio) -> Result<Fit, Status> {
-        assert!(self.logical_block_sectors.is_power_of_two(), "a logical block is a power of two");
-        if bio.op.is_passthrough() {
-            return Ok(Fit::Whole);
-        }
-        let is_kept = matches!(bio.op, Op::Write | Op::WriteZeroes);
-        if bio.flags.intersects(Flags::FUA.union(Flags::PREFLUSH)) && !is_kept {
-            return Err(Status::Inval);
-        }
-        if bio.op == Op::Flush {
-            let empty = bio.sector == 0 && bio.nr_sectors == 0 && bio.segments.is_empty();
-            return if empty { Ok(Fit::Whole) } else { Err(Status::Inval) };
-        }
-        if self.read_only && bio.op.is_write() {
-            return Err(Status::ReadOnly);
-        }
-        self.check_range(bio)?;
-        self.check_length(bio)
     }
 
     fn check_range(&self, bio: &Bio) -> Result<(), Status> {

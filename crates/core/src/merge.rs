@@ -66,6 +66,7 @@ impl Request {
             }
         }
         body.bio.nr_sectors += other.nr_sectors;
+        body.is_special = true;
         take_over(body, other);
     }
 

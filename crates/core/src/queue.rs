@@ -172,7 +172,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
     /// If there is no such software queue.
     pub fn cpu(&self, ctx: CtxId, ring: D::Ring) -> Cpu<D> {
         assert!(usize::from(ctx.0) < self.software.len(), "there is no software queue {}", ctx.0);
-        Cpu::new(ctx, self.live(), ring, self.tenants.len(), self.entry_max)
+        let accounts = self.stats.accounts(ctx);
+        Cpu::new(ctx, self.live(), ring, self.tenants.len(), self.entry_max, accounts)
     }
 
     /// Begins a turn. It ends, and what is owed is done, when the answer is dropped.

@@ -78,6 +78,11 @@ pub(crate) struct Body {
     pub(crate) grant: Option<Grant>,
     /// A scheduler has dispatched it and waits to hear of its completion.
     pub(crate) scheduled: bool,
+    /// It has begun to wait in a list since it was last given to the device.
+    pub(crate) has_waited: bool,
+    /// Something has to be done at its end that most requests do not need: it was merged, is a piece
+    /// of a longer bio, goes through the flush machine, is polled for, or has been given up.
+    pub(crate) is_special: bool,
     /// The driver has built something on it that ties it to its present shape.
     pub(crate) prepared: bool,
     /// Its submitter has been answered, while the device still has it.
@@ -130,6 +135,8 @@ impl Body {
             issued_at: Time::ZERO,
             grant: None,
             scheduled: false,
+            has_waited: false,
+            is_special: false,
             prepared: false,
             abandoned: false,
             flush: FlushStep::None,
@@ -143,6 +150,17 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Forgets what made the last request in this memory special.
+    #[cold]
+    fn reset_special(&mut self) {
+        self.is_special = false;
+        self.abandoned = false;
+        self.flush = FlushStep::None;
+        self.parent = None;
+    }
+}
+
 /// Whose a request is, and since when it has been on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
@@ -153,7 +171,7 @@ pub(crate) struct Origin {
 }
 
 impl Request {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(mut body: Box<Body>, bio: Bio, origin: Origin) -> Self {
         assert!(body.grant.is_none(), "a request at rest holds nothing");
         assert!(!body.scheduled, "a request at rest is no scheduler's");
@@ -167,9 +185,10 @@ impl Request {
         body.entered_at = entered_at;
         body.issued_at = submitted_at;
         body.prepared = false;
-        body.abandoned = false;
-        body.flush = FlushStep::None;
-        body.parent = None;
+        body.has_waited = false;
+        if body.is_special {
+            body.reset_special();
+        }
         Request { body: Some(body) }
     }
 
@@ -335,6 +354,7 @@ impl InFlight {
         let body = self.0.body_mut();
         assert!(!body.abandoned, "a request is given up once");
         body.abandoned = true;
+        body.is_special = true;
         let is_flush = body.flush == FlushStep::Carrier;
         let mut answers = vec![Answer::of(body)];
         answers.extend(body.followers.iter().map(|follower| Answer::of(follower.body())));

@@ -4,7 +4,7 @@
 use crate::budget::Waiter;
 use crate::combiner::Leave;
 use crate::cpu::BATCH;
-use crate::dispatch::Device;
+use crate::dispatch::{Device, note_waiting};
 use crate::driver::{Driver, Env, Wish};
 use crate::elevator::{Dispatch, Elevator, Merge, Run};
 use crate::ids::HctxId;
@@ -79,7 +79,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
         let holds = self.queue.holds.read(now);
         while let Some(mut request) = self.cpu.lanes[LANE].plug.pop_front() {
-            request.body_mut().holds = holds;
+            note_waiting(&mut request, self.live, holds, now);
             run |= self.insert(elevator, request);
         }
         run | self.feed_published(elevator)

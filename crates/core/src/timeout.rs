@@ -15,15 +15,16 @@ use crate::time::Time;
 use crate::turn::Turn;
 
 /// When a request's time is over that is not asked about again.
-const NEVER: Time = Time::from_ns(u64::MAX);
+pub(crate) const NEVER: Time = Time::from_ns(u64::MAX);
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
-    /// A wish for the turn in which what is issued now would be late.
-    #[cold]
+    /// A wish for the turn in which what was issued in this one would be late, unless an earlier one
+    /// is out.
+    #[inline]
     pub(crate) fn wish_for_timeouts(&mut self) {
         let timeout_ns = self.queue.timeout_ns();
-        if timeout_ns != u64::MAX {
-            let at = Time::from_ns(self.now.as_ns().saturating_add(timeout_ns));
+        let at = Time::from_ns(self.now.as_ns().saturating_add(timeout_ns));
+        if at < self.cpu.timeout_wish {
             self.wish_for_timeouts_at(at);
         }
     }
@@ -31,7 +32,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Asks the driver about everything of this thread's whose time is over.
     #[cold]
     pub(crate) fn look_at_timeouts(&mut self) {
-        self.cpu.timeout_wished = false;
+        self.cpu.timeout_wish = NEVER;
         // What has ended in the meantime is not late.
         self.reap();
         let mut next = NEVER;
@@ -85,8 +86,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
     }
 
+    #[cold]
     fn wish_for_timeouts_at(&mut self, at: Time) {
-        self.cpu.timeout_wished = true;
+        self.cpu.timeout_wish = at;
         self.queue.env.run_at(self.cpu.ctx, at, Wish::Timeout);
     }
 }

@@ -1,11 +1,12 @@
 //! A turn: what one thread does at a queue in one go, and the end of it, where every kick that is
 //! owed is given.
 
-use std::collections::vec_deque;
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec;
 
 use crate::admission::Wanted;
+use crate::bio::TenantId;
 use crate::budget::{BUDGET_DELAY, Budget, BudgetMode, Waiter};
 use crate::control::Pass;
 use crate::cpu::{Cpu, Lane, Side};
@@ -103,7 +104,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     }
 
     /// The bios of this submitter that have ended in its turns; see [`Cpu::take_done`].
-    pub fn take_done(&mut self) -> vec_deque::Drain<'_, Done> {
+    pub fn take_done(&mut self) -> vec::Drain<'_, Done> {
         self.cpu.done.drain(..)
     }
 
@@ -114,7 +115,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     pub(crate) fn tell(&mut self, ctx: CtxId, done: Done) {
         if ctx == self.cpu.ctx {
-            self.cpu.done.push_back(done);
+            self.cpu.done.push(done);
         } else {
             self.queue.env.deliver(ctx, done);
         }
@@ -136,34 +137,46 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     /// Puts a driver tag and a unit of the budget back: into the purse, from which they are taken
     /// again or given back before the turn ends.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_grant(&mut self, grant: Grant) {
         let Grant { hctx, token, tag } = grant;
-        let lane = self.cpu.lane_of_hctx(hctx);
-        let purse = match lane {
-            Some(lane) => &mut self.cpu.lanes[lane].purse,
-            None => return self.put_grant_elsewhere(hctx, token, tag),
+        let Some(lane) = self.cpu.lane_of_hctx(hctx) else {
+            return self.put_grant_elsewhere(hctx, token, tag);
         };
+        let purse = &mut self.cpu.lanes[lane].purse;
         if let Some(token) = token {
             purse.tokens.add(token);
         }
-        let tags = self.queue.hctx(hctx).tags();
-        if let Err(tag) = purse.tags.push(tag, tags) {
-            tags.put_run(std::mem::take(&mut purse.tags));
-            self.came_back = true;
-            purse.tags.push(tag, tags).expect("a run that is empty takes any tag");
+        if let Err(tag) = purse.tags.push(tag, self.queue.hctx(hctx).tags()) {
+            self.change_purse(lane, tag);
         }
     }
 
+    /// The tags at hand are of another word than `tag`.
+    #[cold]
+    fn change_purse(&mut self, lane: usize, tag: Tag) {
+        let lane = &mut self.cpu.lanes[lane];
+        let tags = self.queue.hctx(lane.hctx).tags();
+        tags.put_run(std::mem::take(&mut lane.purse.tags));
+        self.came_back = true;
+        lane.purse.tags.push(tag, tags).expect("a run that is empty takes any tag");
+    }
+
     /// Puts a scheduler tag back: into the stash, as above.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_sched_tag(&mut self, tag: Tag) {
-        let tags = self.live.pool.tags();
-        if let Err(tag) = self.cpu.stash.push(tag, tags) {
-            tags.put_run(std::mem::take(&mut self.cpu.stash));
-            self.came_back = true;
-            self.cpu.stash.push(tag, tags).expect("a run that is empty takes any tag");
+        if let Err(tag) = self.cpu.stash.push(tag, self.live.pool.tags()) {
+            self.change_stash(tag);
         }
+    }
+
+    /// The scheduler tags at hand are of another word than `tag`.
+    #[cold]
+    fn change_stash(&mut self, tag: Tag) {
+        let tags = self.live.pool.tags();
+        tags.put_run(std::mem::take(&mut self.cpu.stash));
+        self.came_back = true;
+        self.cpu.stash.push(tag, tags).expect("a run that is empty takes any tag");
     }
 
     /// Gives back the scheduler tags at hand, and notes what each tenant's requests hold.
@@ -173,10 +186,11 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             self.came_back = true;
         }
         while let Some(tenant) = self.cpu.touched.pop() {
+            self.charge_limits(TenantId(tenant));
             let side = &mut self.cpu.tenants[tenant as usize];
             if side.more != 0 {
                 self.came_back |= side.more < 0;
-                self.queue.tenants.change_used(crate::bio::TenantId(tenant), side.more);
+                self.queue.tenants.change_used(TenantId(tenant), side.more);
             }
             // What is known of it is no longer so.
             side.turn = 0;
@@ -276,6 +290,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     }
 
     fn commit(&mut self) {
+        self.settle_accounts();
         let waiting = &self.queue.waiting[usize::from(self.cpu.ctx.0)];
         if !self.cpu.entries.is_empty() || waiting.get() != 0 {
             waiting.set(self.cpu.entries.len() as u64);
@@ -283,7 +298,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         if self.uncommitted {
             self.queue.driver.commit_rqs(&mut self.cpu.ring);
         }
-        if self.issued && !self.cpu.timeout_wished {
+        if self.issued {
             self.wish_for_timeouts();
         }
     }
@@ -399,7 +414,10 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         if depth.is_none_or(|depth| tags.has_free_shallow(depth)) {
             tenants.wake(Wanted::Async, free, nr_requests, from, &mut wake);
         }
-        self.admit_due |= is_own;
+        if is_own {
+            // A wake that is not used, because the mark was an old one, is passed on.
+            (self.admit_due, self.came_back) = (true, true);
+        }
         self.cpu.counters.kicks += kicks;
     }
 

@@ -15,5 +15,5 @@ pub use device::{
 };
 pub use file::{File, FileOptions, OpenError};
 pub use memory::{Memory, MemoryRing};
-pub use model::{Model, ModelOptions, ModelRing};
+pub use model::{Model, ModelCache, ModelOptions, ModelRing};
 pub use null::{Null, NullRing};

@@ -38,8 +38,12 @@ pub enum Effect {
     Error(Outcome),
     /// It is refused, although there is a slot for it.
     Busy(BusyFault),
-    /// It occupies its slot and never ends, until it is given back.
-    Lost,
+    /// It is lost, and occupies its slot meanwhile.
+    Lost {
+        /// How long, in nanoseconds, until it turns up again, ending in [`Outcome::Timeout`];
+        /// `None` for ever, or until it is given back.
+        for_ns: Option<u64>,
+    },
     /// It takes `factor` times as long, and `add_ns` longer.
     Late {
         /// By how much the service time is multiplied; 1 leaves it.
@@ -81,7 +85,8 @@ impl Fault {
 pub(crate) struct Drawn {
     pub(crate) busy: Option<BusyFault>,
     pub(crate) outcome: Outcome,
-    pub(crate) is_lost: bool,
+    /// How long it is lost; `u64::MAX` for ever.
+    pub(crate) lost_ns: Option<u64>,
     pub(crate) factor: u32,
     pub(crate) add_ns: u64,
 }
@@ -89,7 +94,7 @@ pub(crate) struct Drawn {
 impl Drawn {
     /// Nothing goes wrong.
     pub(crate) const NONE: Drawn =
-        Drawn { busy: None, outcome: Outcome::Ok, is_lost: false, factor: 1, add_ns: 0 };
+        Drawn { busy: None, outcome: Outcome::Ok, lost_ns: None, factor: 1, add_ns: 0 };
 }
 
 /// Looks at all faults for one request, and counts those that happen. `may_rest` says whether a
@@ -115,7 +120,10 @@ pub(crate) fn draw(
         match fault.effect {
             Effect::Error(outcome) if drawn.outcome == Outcome::Ok => drawn.outcome = outcome,
             Effect::Busy(busy) if drawn.busy.is_none() => drawn.busy = Some(busy),
-            Effect::Lost => drawn.is_lost = true,
+            Effect::Lost { for_ns } => {
+                let for_ns = for_ns.unwrap_or(u64::MAX);
+                drawn.lost_ns = drawn.lost_ns.max(Some(for_ns));
+            }
             Effect::Late { factor, add_ns } => {
                 drawn.factor = drawn.factor.saturating_mul(factor);
                 drawn.add_ns = drawn.add_ns.saturating_add(add_ns);

@@ -99,7 +99,7 @@ struct Queue {
     running: BinaryHeap<Reverse<Service>>,
     /// What has been served, and waits to be fetched.
     ended: VecDeque<Service>,
-    /// What will never end.
+    /// What is lost for ever.
     lost: Vec<u64>,
     /// It is owed a kick as soon as there is a slot.
     wants_slot: bool,
@@ -115,6 +115,8 @@ struct Service {
     nth: u64,
     id: u64,
     outcome: Outcome,
+    /// The device has lost it, and ends it when it turns up again.
+    is_lost: bool,
 }
 
 /// What will become of a request in flight.
@@ -122,7 +124,7 @@ struct Service {
 pub enum Fate {
     /// It ends at this time, in nanoseconds, or has ended then and waits to be fetched.
     EndsAt(u64),
-    /// It never ends of itself.
+    /// The device has lost it. It may turn up again, but nobody knows when.
     Lost,
 }
 
@@ -180,14 +182,19 @@ impl Slots {
         self.used += 1;
         self.started += 1;
         let into = &mut self.queues[queue];
-        if drawn.is_lost {
+        if drawn.lost_ns == Some(u64::MAX) {
             into.lost.push(request.id);
-        } else {
-            let ends_ns = now_ns.saturating_add(self.service_ns(&request, &drawn));
-            let (nth, outcome) = (self.started, drawn.outcome);
-            let service = Service { ends_ns, nth, id: request.id, outcome };
-            self.queues[queue].running.push(Reverse(service));
+            return Start::Accepted;
         }
+        let (nth, id, is_lost) = (self.started, request.id, drawn.lost_ns.is_some());
+        let outcome = if is_lost { Outcome::Timeout } else { drawn.outcome };
+        let takes_ns = match drawn.lost_ns {
+            Some(lost_ns) => lost_ns,
+            None => self.service_ns(&request, &drawn),
+        };
+        let ends_ns = now_ns.saturating_add(takes_ns);
+        let service = Service { ends_ns, nth, id, outcome, is_lost };
+        self.queues[queue].running.push(Reverse(service));
         Start::Accepted
     }
 
@@ -240,9 +247,13 @@ impl Slots {
     pub fn fate(&self, queue: usize, id: u64) -> Option<Fate> {
         let queue = &self.queues[queue];
         let running = queue.running.iter().map(|Reverse(service)| service);
+        let is_lost = queue.lost.contains(&id)
+            || running.clone().any(|service| service.id == id && service.is_lost);
+        if is_lost {
+            return Some(Fate::Lost);
+        }
         let served = running.chain(&queue.ended).find(|service| service.id == id);
-        let lost = || queue.lost.contains(&id).then_some(Fate::Lost);
-        served.map(|service| Fate::EndsAt(service.ends_ns)).or_else(lost)
+        served.map(|service| Fate::EndsAt(service.ends_ns))
     }
 
     /// Takes a request away from the device, whatever it was doing with it: it leaves its slot and

@@ -184,7 +184,7 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
         Just(Effect::Busy(BusyFault::Completion)),
         Just(Effect::Busy(BusyFault::KickAfter(50))),
         Just(Effect::Busy(BusyFault::RetryAfter(70))),
-        Just(Effect::Lost),
+        Just(Effect::Lost { for_ns: None }),
     ];
     let rate = (0..300_000_u32, effect).prop_map(|(ppm, effect)| Fault::rate(ppm, effect));
     let late = Fault::rate(100_000, Effect::Late { factor: 3, add_ns: 11 });
@@ -282,8 +282,25 @@ fn data_add_to_the_time_and_a_limit_ends_a_fault() {
 }
 
 #[test]
+fn a_lost_request_may_turn_up_again_and_ends_in_a_timeout() {
+    let lost = Effect::Lost { for_ns: Some(500) };
+    let faults = vec![Fault { limit: 1, ..Fault::rate(1_000_000, lost) }];
+    let mut slots = Slots::new(SlotsConfig { slots: 1, faults, ..SlotsConfig::default() });
+    let queue = slots.add_queue(4);
+    assert_eq!(slots.start(10, queue, read(1)), Start::Accepted);
+    assert_eq!((slots.fate(queue, 1), slots.next_event(queue)), (Some(Fate::Lost), Some(510)));
+    assert_eq!(slots.start(509, queue, read(2)), Start::Busy(BusyKind::Completion));
+    let mut done = Vec::new();
+    slots.finish(509, queue, 9, &mut done);
+    assert_eq!(done, []);
+    slots.finish(510, queue, 9, &mut done);
+    assert_eq!((done, slots.used()), (vec![(1, Outcome::Timeout)], 0));
+    assert_eq!(slots.start(511, queue, read(2)), Start::Accepted);
+}
+
+#[test]
 fn a_lost_request_holds_its_slot_until_it_is_given_back_or_its_queue_closed() {
-    let faults = vec![Fault { limit: 2, ..Fault::rate(1_000_000, Effect::Lost) }];
+    let faults = vec![Fault { limit: 2, ..Fault::rate(1_000_000, Effect::Lost { for_ns: None }) }];
     let mut slots = Slots::new(SlotsConfig { slots: 2, faults, ..SlotsConfig::default() });
     let (one, other) = (slots.add_queue(4), slots.add_queue(4));
     assert_eq!(slots.start(0, one, read(1)), Start::Accepted);

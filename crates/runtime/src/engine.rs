@@ -28,8 +28,8 @@ use crate::worker::{Report, Worker};
 /// The most workers an engine has.
 pub const WORKERS_MAX: u16 = 64;
 
-/// How many bios of a tenant may wait to get in, for each worker and direction. Clients are bounded by
-/// their own quota long before.
+/// How many bios of a tenant may wait to get in, for each worker and direction. Clients are bounded
+/// by their own quota long before.
 const ENTRY_MAX: u32 = 1 << 16;
 
 /// How much of each worker's memory is registered with the devices, which pins it.
@@ -59,9 +59,11 @@ pub struct Builder {
     volumes: Vec<Volume>,
 }
 
-/// Makes a disk's queue, and a port to it for each worker.
-type MakePorts =
-    Box<dyn FnOnce(&Surroundings<'_>) -> io::Result<(Vec<Box<dyn Port>>, Arc<dyn DiskControl>)>>;
+/// Makes a disk's queue.
+type MakePorts = Box<dyn FnOnce(&Surroundings<'_>) -> io::Result<MadeDisk>>;
+
+/// A port to a disk for each worker, and what can be changed of it.
+type MadeDisk = (Vec<Box<dyn Port>>, Arc<dyn DiskControl>);
 
 /// What a disk's queue is made in.
 struct Surroundings<'a> {
@@ -252,7 +254,7 @@ fn make_ports<D: Device>(
     device: D,
     config: DiskConfig,
     around: &Surroundings<'_>,
-) -> io::Result<(Vec<Box<dyn Port>>, Arc<dyn DiskControl>)> {
+) -> io::Result<MadeDisk> {
     let nr_ctx = u16::try_from(around.mailboxes.len()).expect("workers are counted in u16");
     let block_sectors = device.limits().logical_block_sectors;
     let ranges = (block_sectors > 1).then(|| Arc::new(RangeLock::new(block_sectors)));

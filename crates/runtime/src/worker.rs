@@ -271,9 +271,9 @@ impl Worker {
         self.done = all;
     }
 
-    /// A request was given up while the device still has its memory. A client is told so at once, and
-    /// what the request held stays until the memory has come back. Others wait for that, since what
-    /// they do next is with the same memory. Answers whether the request has come to its end.
+    /// A request was given up while the device still has its memory. A client is told so at once,
+    /// and what the request held stays until the memory has come back. Others wait for that, since
+    /// what they do next is with the same memory. Answers whether the request has come to its end.
     fn answer_early(&mut self, done: &Done) -> bool {
         let pending = &mut self.hands.requests[done.cookie as usize];
         let Owner::Client(client) = pending.owner else {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use blkmq_core::{Flags, Op, Priority, Status, TenantId};
+use blkmq_core::{Flags, Op, Priority, Status, TenantConfig};
 use blkmq_drivers::Memory;
 use blkmq_runtime::{
     Buffer, Builder, Cx, DiskConfig, Interest, Io, IoDone, Service, Volume, VolumeId,
@@ -29,10 +29,18 @@ struct Hoarder {
 
 impl Hoarder {
     fn submit(&mut self, cx: &mut Cx<'_>, op: Op, sector: usize, buffer: Buffer) {
-        let (flags, offset_bytes) = (Flags::empty(), sector as u64 * 512);
+        let offset_bytes = sector as u64 * 512;
         let mark = sector as u64 + if op == Op::Read { READ } else { 0 };
         let len_bytes = buffer.len() as u64;
-        let io = Io { op, flags, offset_bytes, len_bytes, buffer: Some(buffer), mark };
+        let io = Io {
+            op,
+            flags: Flags::empty(),
+            prio: None,
+            offset_bytes,
+            len_bytes,
+            buffer: Some(buffer),
+            mark,
+        };
         cx.submit(self.volume, io);
         self.in_flight += 1;
     }
@@ -98,14 +106,21 @@ impl Service for Hoarder {
 #[test]
 fn parts_of_blocks_need_no_memory_that_others_have() {
     let mut builder = Builder::new(1, 1 << 20);
-    let config = DiskConfig { nr_requests: 8, queue_depth: None, hw_queues: 1, scheduler: None };
+    let config = DiskConfig {
+        nr_requests: 8,
+        queue_depth: None,
+        hw_queues: 1,
+        scheduler: None,
+        groups: Vec::new(),
+        timeout: None,
+    };
     let disk = builder.disk(Memory::with_block(SIZE_BYTES, 4096), config);
     let volume = builder.volume(Volume {
         name: "parts".to_owned(),
         disk,
         offset_bytes: 0,
         size_bytes: SIZE_BYTES,
-        tenant: TenantId::default(),
+        tenant: TenantConfig::default(),
         prio: Priority::default(),
         read_only: false,
     });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use blkmq_core::{Flags, Op, Priority, Segments, Status, TenantId};
+use blkmq_core::{Flags, Op, Priority, Segments, Status, TenantConfig};
 use blkmq_drivers::Memory;
 use blkmq_runtime::{
     Builder, Caller, Closed, DiskConfig, Engine, Handle, RemoteIo, Volume, VolumeId,
@@ -32,15 +32,21 @@ impl Caller for Count {
 
 fn engine(read_only: bool) -> (Engine, VolumeId) {
     let mut builder = Builder::new(WORKERS, usize::from(WORKERS) << 20);
-    let config =
-        DiskConfig { nr_requests: 16, queue_depth: None, hw_queues: WORKERS, scheduler: None };
+    let config = DiskConfig {
+        nr_requests: 16,
+        queue_depth: None,
+        hw_queues: WORKERS,
+        scheduler: None,
+        groups: Vec::new(),
+        timeout: None,
+    };
     let disk = builder.disk(Memory::new(1 << 20), config);
     let volume = builder.volume(Volume {
         name: "v".to_owned(),
         disk,
         offset_bytes: 0,
         size_bytes: 1 << 20,
-        tenant: TenantId::default(),
+        tenant: TenantConfig::default(),
         prio: Priority::default(),
         read_only,
     });

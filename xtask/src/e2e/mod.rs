@@ -5,6 +5,7 @@
 mod bench;
 mod blocks;
 mod copy;
+mod ctl;
 mod durable;
 mod fio;
 mod image;
@@ -149,6 +150,8 @@ parts! {
     killed,
     /// A disk that loses its power: promises of durability are kept.
     durable,
+    /// `blkmq ctl`, limits and the watchdog.
+    ctl,
     /// Calls and configurations that are wrong.
     wrong,
     /// The sockets and the disk's lock.

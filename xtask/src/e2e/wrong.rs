@@ -28,6 +28,11 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("a default that is no volume", "default =", "default = \"silver\"", "silver"),
     ("an address of no kind", "listen =", "listen = [\"udp:127.0.0.1:1\"]", "udp"),
     ("a time that is none", "stop_timeout =", "stop_timeout = \"30 parsecs\"", "parsecs"),
+    ("a limit that is none", "weight = 800", "limits = { iop = 3 }", "iops"),
+    ("a limit of 0", "weight = 800", "limits = { iops = 0 }", "iops"),
+    ("a group that is none", "weight = 800", "group = \"web\"", "web"),
+    ("a watchdog without a unit", "stop_timeout =", "watchdog = 30", "watchdog"),
+    ("an io_timeout in words", "scheduler =", "io_timeout = \"soon\"", "soon"),
     ("TOML with an open string", "driver =", "driver = \"file", "driver"),
     ("a key twice", "weight = 800", "weight = 800\nweight = 800", "weight"),
 ];
@@ -39,6 +44,8 @@ const CALLS: &[(&str, &[&str], &str)] = &[
     ("an unknown job option", &["bench", "--driver", "null", "--iodpth", "3"], "iodpth"),
     ("an unknown pattern", &["bench", "--driver", "null", "--rw", "sideways"], "sideways"),
     ("an unknown scheduler", &["bench", "--driver", "null", "--scheduler", "noop"], "noop"),
+    ("an unknown question", &["ctl", "stauts"], "stauts"),
+    ("a change without a value", &["ctl", "set", "disk.main.size"], "disk.main.size"),
     ("a block size of 0", &["bench", "--driver", "null", "--bs", "0"], "bs"),
 ];
 

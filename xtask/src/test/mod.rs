@@ -59,6 +59,7 @@ const PARTS: &[(&str, Part)] = &[
     ("stop", e2e::stop),
     ("killed", e2e::killed),
     ("durable", e2e::durable),
+    ("ctl", e2e::ctl),
     ("wrong", e2e::wrong),
     ("sockets", e2e::sockets),
     ("bench", e2e::bench),

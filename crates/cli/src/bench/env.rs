@@ -113,7 +113,8 @@ impl Inbox {
         std::mem::swap(&mut *self.delivered.lock().unwrap_or_else(PoisonError::into_inner), done);
     }
 
-    /// The earliest time wished for with reason `Wish::ALL[nth]` since the last time it was asked for.
+    /// The earliest time wished for with reason `Wish::ALL[nth]` since the last time it was asked
+    /// for.
     pub(super) fn take_wish(&self, nth: usize) -> u64 {
         self.wishes_ns[nth].swap(u64::MAX, Ordering::Relaxed)
     }

@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::pace::Pace;
 use crate::job::Job;
 use crate::job::pattern::{Io, Kind, Pattern, Region, longest};
-use crate::stats::Stats;
+use crate::stats::{KindStats, Stats};
 
 /// A clone of a job, from its start to its last completion. Times are nanoseconds of the bench's
 /// clock.
@@ -177,6 +177,7 @@ impl<'a> Load<'a> {
     #[inline]
     pub(super) fn settle(&mut self, finished: usize, now_ns: u64) -> bool {
         if finished > 0 {
+            self.stats.kinds.iter_mut().for_each(KindStats::settle);
             self.stats.completed.record_batch(finished);
             self.last_done_ns = now_ns;
         }

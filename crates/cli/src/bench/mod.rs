@@ -176,7 +176,7 @@ impl Run for Bench<'_> {
         let threads = self.clones.max(hw_queues);
         let inboxes = Inboxes::new(threads, options.nr_requests).context("making an eventfd")?;
         let inboxes = Arc::new(inboxes);
-        let tenants = tenants(&self.groups, &options.limits);
+        let tenants = tenants(self.groups, &options.limits);
         let config = Config {
             nr_ctx: threads,
             maps: Maps::of(hw_queues),

@@ -11,6 +11,7 @@ fn options(driver: DriverName) -> Options {
         nr_requests: 256,
         queue_depth: None,
         hw_queues: None,
+        limits: Rates::default(),
     }
 }
 
@@ -120,9 +121,9 @@ fn a_model_that_is_often_busy_strands_nothing() {
 
 #[test]
 fn a_model_takes_its_time_and_no_more_at_once_than_it_has_slots() {
-    // 40 reads of 2 ms by two, from two threads.
+    // 40 reads of 2 ms by two, from four threads. One at a time from each: none is merged.
     let options = Options { hw_queues: Some(2), ..modelled("slots=2,read=2ms") };
-    let line = "rw=read size=80k iodepth=8 numjobs=2 group_reporting";
+    let line = "rw=read size=40k iodepth=1 numjobs=4 group_reporting";
     let report = ran(&options, line).remove(0);
     assert_eq!(ios(&report)[0], 40);
     assert!(report.elapsed.as_millis() >= 40, "{:?}", report.elapsed);

@@ -67,7 +67,8 @@ fn notes(args: &BenchArgs, jobs: &Jobs) -> Vec<String> {
     }
     if jobs.jobs.iter().any(|job| job.weight.is_some()) {
         notes.push(format!(
-            "weight shares the queue's requests, and has no further effect with scheduler {scheduler}"
+            "weight shares the queue's requests, and has no further effect with scheduler \
+             {scheduler}"
         ));
     }
     notes

@@ -2,8 +2,10 @@
 
 mod bench;
 mod check;
+mod ctl;
 mod serve;
 
 pub(crate) use bench::bench;
 pub(crate) use check::check;
+pub(crate) use ctl::ctl;
 pub(crate) use serve::serve;

@@ -7,6 +7,7 @@ pub(super) fn text(state_dir: &Path) -> String {
     // A folder whose name is no text is shown as well as can be, and will be told as not found.
     let disk = quoted(&state_dir.join("main.img").to_string_lossy());
     let listen = quoted(&format!("unix:{}", state_dir.join("nbd.sock").to_string_lossy()));
+    let control = quoted(&state_dir.join("control.sock").to_string_lossy());
     format!(
         r#"# What `blkmq serve` does without a file. Every key has a default.
 
@@ -31,6 +32,9 @@ weight = 100
 [export.nbd]
 default = "gold"
 listen = [{listen}]
+
+[control]
+socket = {control}
 "#
     )
 }

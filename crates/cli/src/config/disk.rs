@@ -1,7 +1,9 @@
 //! `[disk.NAME]`: a device and the queue above it.
 
 use std::io::{Seek, SeekFrom};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use blkmq_core::DeadlineConfig;
 use blkmq_drivers::LOGICAL_BLOCK_MAX_BYTES;
@@ -31,6 +33,8 @@ pub(crate) struct Disk {
     pub(crate) queue_depth: Option<u32>,
     /// The number of hardware queues.
     pub(crate) hw_queues: u32,
+    /// How long a request may be in flight before the driver is asked about it; nothing for ever.
+    pub(crate) io_timeout: Option<Duration>,
 }
 
 /// What a disk is made of.
@@ -58,12 +62,39 @@ pub(crate) enum Scheduler {
     MqDeadline(DeadlineConfig),
 }
 
+impl Driver {
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Driver::Null => "null",
+            Driver::Memory => "memory",
+            Driver::File { .. } => "file",
+            Driver::Model(_) => "model",
+        }
+    }
+}
+
+impl Scheduler {
+    /// The scheduler of a name, with its attributes as they are at first; nothing if there is none.
+    pub(crate) fn named(name: &str) -> Option<Scheduler> {
+        match name {
+            "none" => Some(Scheduler::None),
+            "mq-deadline" => Some(Scheduler::MqDeadline(DeadlineConfig::default())),
+            _ => None,
+        }
+    }
+}
+
 /// The most hardware queues that a disk may have.
 pub(super) const MAX_HW_QUEUES: u32 = 64;
+/// How many requests the queue of a disk may hold.
+pub(crate) const NR_REQUESTS: RangeInclusive<u32> = 4..=10_240;
+/// How long a request may be in flight, unless told otherwise; as in Linux.
+const DEFAULT_IO_TIMEOUT: Duration = Duration::from_secs(30);
 /// The size of a disk that has none of its own and none in the file.
 const DEFAULT_SIZE_BYTES: u64 = 1 << 30;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "driver",
     "path",
     "model",
@@ -73,11 +104,12 @@ const KEYS: [&str; 10] = [
     "nr_requests",
     "queue_depth",
     "hw_queues",
+    "io_timeout",
     "iosched",
 ];
 const DRIVERS: [&str; 4] = ["null", "memory", "file", "model"];
 const DRIVERS_TO_COME: [&str; 4] = ["scsi-debug", "iscsi", "nbd", "rbd"];
-const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
+pub(crate) const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
 const SCHEDULERS_TO_COME: [&str; 2] = ["kyber", "bfq"];
 const DEADLINE_KEYS: [&str; 7] = [
     "read_expire",
@@ -163,9 +195,13 @@ fn read(name: &str, table: &Table<'_>, around: &Surroundings) -> Disk {
         size_bytes,
         logical_block_bytes: table.get("logical_block_size").and_then(read_logical_block),
         scheduler,
-        nr_requests: integer("nr_requests", 4..=10_240).unwrap_or(256),
+        nr_requests: integer("nr_requests", NR_REQUESTS).unwrap_or(256),
         queue_depth: integer("queue_depth", 1..=10_240),
         hw_queues: integer("hw_queues", 1..=MAX_HW_QUEUES).unwrap_or(around.cpus),
+        io_timeout: table
+            .get("io_timeout")
+            .and_then(Field::time)
+            .map_or(Some(DEFAULT_IO_TIMEOUT), |time| (!time.is_zero()).then_some(time)),
     }
 }
 

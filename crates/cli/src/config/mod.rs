@@ -6,6 +6,7 @@
 
 mod builtin;
 mod disk;
+mod group;
 mod reader;
 mod render;
 mod server;
@@ -17,7 +18,8 @@ use toml::de::DeTable;
 
 use crate::complaint::{Complaint, Complaints};
 
-pub(crate) use disk::{Disk, Driver, Scheduler};
+pub(crate) use disk::{Disk, Driver, NR_REQUESTS, SCHEDULERS, Scheduler};
+pub(crate) use group::Group;
 pub(crate) use server::{Listen, Nbd, Server};
 pub(crate) use volume::Volume;
 
@@ -30,10 +32,14 @@ pub(crate) struct Config {
     pub(crate) disks: Vec<Disk>,
     /// The address spaces on them, in the order of the file. No two of a disk overlap.
     pub(crate) volumes: Vec<Volume>,
+    /// What volumes share, in the order of the file.
+    pub(crate) groups: Vec<Group>,
     /// Bounds of the whole server.
     pub(crate) server: Server,
     /// The NBD export.
     pub(crate) nbd: Nbd,
+    /// The absolute path of the control socket.
+    pub(crate) control: PathBuf,
 }
 
 /// What the defaults depend on besides the file.
@@ -79,6 +85,15 @@ pub(crate) fn built_in() -> Result<Config, Complaints> {
     parse(BUILT_IN, &builtin::text(&around.state_dir), &around)
 }
 
+/// Where the server of the built-in configuration is controlled.
+///
+/// # Errors
+///
+/// The user's state folder cannot be found.
+pub(crate) fn built_in_control() -> Result<PathBuf, Complaints> {
+    Ok(Surroundings::of_this_process()?.state_dir.join(server::CONTROL_SOCKET))
+}
+
 /// The text of the configuration that needs no file.
 ///
 /// # Errors
@@ -108,8 +123,7 @@ fn read<'a>(
     around: &Surroundings,
 ) -> Result<Config, Complaints> {
     let root = reader.root(document);
-    let control = [("control", "the running server takes no commands")];
-    root.only(&["disk", "volume", "server", "export"], &control);
+    root.only(&["disk", "volume", "group", "server", "export", "control"], &[]);
     let disk_tables = root.table("disk");
     let volume_tables = root.table("volume");
 
@@ -125,13 +139,19 @@ fn read<'a>(
             (built_in.0, built_in.1)
         }
     };
+    let group_tables = root.table("group");
+    let mut groups = group_tables.as_ref().map(group::read_all).unwrap_or_default();
     let volumes = match volume_tables {
-        Some(tables) => volume::read_all(&tables, &disks),
+        Some(tables) => volume::read_all(&tables, &disks, &mut groups),
         None => fallback,
     };
+    if let Some(tables) = &group_tables {
+        group::check_used(tables, &groups);
+    }
     let server = server::read_server(root.table("server").as_ref());
     let nbd = server::read_export(root.table("export").as_ref(), &volumes, around);
-    Ok(Config { disks, volumes, server, nbd })
+    let control = server::read_control(root.table("control").as_ref(), &nbd, around);
+    Ok(Config { disks, volumes, groups, server, nbd, control })
 }
 
 /// The disk and the volumes that stand where a file names no disk.
@@ -145,7 +165,7 @@ fn parse_built_in_disk(
         let root = reader.root(document.get_ref());
         let disks = root.table("disk").map(|tables| disk::read_all(&tables, around));
         let disks = disks.expect("the built-in configuration has a disk");
-        let volumes = root.table("volume").map(|tables| volume::read_all(&tables, &disks));
+        let volumes = root.table("volume").map(|tables| volume::read_all(&tables, &disks, &mut []));
         (disks, volumes.expect("the built-in configuration has volumes"))
     };
     reader.finish()?;
@@ -182,6 +202,13 @@ impl Surroundings {
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX).min(disk::MAX_HW_QUEUES),
         })
     }
+}
+
+/// A configuration from its text, in surroundings that are nobody's.
+#[cfg(test)]
+pub(crate) fn for_tests(text: &str) -> Config {
+    let around = Surroundings { state_dir: "/s".into(), base_dir: "/b".into(), cpus: 2 };
+    parse("t.toml", text, &around).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::fmt::{self, Display, Write};
 use blkmq_core::Class;
 
 use super::builtin::quoted;
-use super::{Config, Disk, Driver, Listen, Nbd, Scheduler, Volume};
+use super::{Config, Disk, Driver, Group, Listen, Nbd, Scheduler, Volume};
+use crate::limits::LimitsSpec;
 use crate::units::{render_size, render_time};
 
 impl Display for Config {
@@ -15,12 +16,20 @@ impl Display for Config {
             write_disk(f, disk)?;
         }
         for volume in &self.volumes {
-            write_volume(f, volume, &self.disks[volume.disk])?;
+            write_volume(f, volume, &self.disks[volume.disk], &self.groups)?;
+        }
+        for group in &self.groups {
+            writeln!(f, "[group.{}]", quoted(&group.name))?;
+            write_limits(f, &group.limits)?;
+            writeln!(f)?;
         }
         writeln!(f, "[server]")?;
         writeln!(f, "memory_limit = {}", quoted(&render_size(self.server.memory_limit_bytes)))?;
-        writeln!(f, "stop_timeout = {}\n", quoted(&render_time(self.server.stop_timeout)))?;
-        write_nbd(f, &self.nbd, &self.volumes)
+        writeln!(f, "stop_timeout = {}", quoted(&render_time(self.server.stop_timeout)))?;
+        let watchdog = self.server.watchdog.unwrap_or_default();
+        writeln!(f, "watchdog = {}\n", quoted(&render_time(watchdog)))?;
+        write_nbd(f, &self.nbd, &self.volumes)?;
+        writeln!(f, "\n[control]\nsocket = {}", quoted(&self.control.to_string_lossy()))
     }
 }
 
@@ -45,6 +54,8 @@ fn write_disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
         writeln!(f, "queue_depth = {queue_depth}")?;
     }
     writeln!(f, "hw_queues = {}", disk.hw_queues)?;
+    let io_timeout = disk.io_timeout.unwrap_or_default();
+    writeln!(f, "io_timeout = {}", quoted(&render_time(io_timeout)))?;
     match &disk.scheduler {
         Scheduler::None => writeln!(f, "scheduler = \"none\"\n"),
         Scheduler::MqDeadline(config) => {
@@ -60,7 +71,12 @@ fn write_disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
     }
 }
 
-fn write_volume(f: &mut fmt::Formatter<'_>, volume: &Volume, disk: &Disk) -> fmt::Result {
+fn write_volume(
+    f: &mut fmt::Formatter<'_>,
+    volume: &Volume,
+    disk: &Disk,
+    groups: &[Group],
+) -> fmt::Result {
     let class = match volume.prio_class {
         Class::RealTime => "realtime",
         Class::BestEffort => "best-effort",
@@ -72,7 +88,23 @@ fn write_volume(f: &mut fmt::Formatter<'_>, volume: &Volume, disk: &Disk) -> fmt
     writeln!(f, "size = {}", quoted(&render_size(volume.size_bytes)))?;
     writeln!(f, "weight = {}", volume.weight)?;
     writeln!(f, "prio_class = {}", quoted(class))?;
-    writeln!(f, "read_only = {}\n", volume.read_only)
+    writeln!(f, "read_only = {}", volume.read_only)?;
+    if let Some(group) = volume.group {
+        writeln!(f, "group = {}", quoted(&groups[group].name))?;
+    }
+    write_limits(f, &volume.limits)?;
+    writeln!(f)
+}
+
+/// Writes limits as a table, if there are any.
+fn write_limits(f: &mut fmt::Formatter<'_>, limits: &LimitsSpec) -> fmt::Result {
+    let entries = limits.entries();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let entry = |(key, value): &(&str, String)| format!("{key} = {}", quoted(value));
+    let entries: Vec<String> = entries.iter().map(entry).collect();
+    writeln!(f, "limits = {{ {} }}", entries.join(", "))
 }
 
 fn write_nbd(f: &mut fmt::Formatter<'_>, nbd: &Nbd, volumes: &[Volume]) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! `[server]` and `[export.nbd]`: the bounds of the server, and how volumes reach their clients.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Surroundings;
@@ -15,6 +15,8 @@ pub(crate) struct Server {
     pub(crate) memory_limit_bytes: u64,
     /// How long a stop may take, even with a dead device.
     pub(crate) stop_timeout: Duration,
+    /// After how long a request that nobody named holds is reported; nothing for never.
+    pub(crate) watchdog: Option<Duration>,
 }
 
 /// How volumes are served by NBD.
@@ -41,15 +43,20 @@ pub(crate) enum Listen {
 
 /// A path of a unix socket and the zero after it have 108 bytes.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// The control socket, beside the first unix socket of NBD unless told otherwise.
+pub(super) const CONTROL_SOCKET: &str = "control.sock";
 /// Less memory than this could not hold a few of the longest requests.
 const MIN_MEMORY_BYTES: u64 = 64 << 20;
 
 /// Reads `[server]`, noting what is wrong.
 pub(super) fn read_server(table: Option<&Table<'_>>) -> Server {
-    let mut server =
-        Server { memory_limit_bytes: 256 << 20, stop_timeout: Duration::from_secs(30) };
+    let mut server = Server {
+        memory_limit_bytes: 256 << 20,
+        stop_timeout: Duration::from_secs(30),
+        watchdog: Some(Duration::from_secs(30)),
+    };
     let Some(table) = table else { return server };
-    table.only(&["memory_limit", "stop_timeout"], &[]);
+    table.only(&["memory_limit", "stop_timeout", "watchdog"], &[]);
     if let Some(field) = table.get("memory_limit")
         && let Some(limit) = field.size()
     {
@@ -62,7 +69,32 @@ pub(super) fn read_server(table: Option<&Table<'_>>) -> Server {
     if let Some(timeout) = table.get("stop_timeout").and_then(positive_time) {
         server.stop_timeout = timeout;
     }
+    if let Some(patience) = table.get("watchdog").and_then(Field::time) {
+        server.watchdog = (!patience.is_zero()).then_some(patience);
+    }
     server
+}
+
+/// Reads `[control]`, noting what is wrong: the path of the control socket.
+pub(super) fn read_control(table: Option<&Table<'_>>, nbd: &Nbd, around: &Surroundings) -> PathBuf {
+    let folder = nbd.listen.iter().find_map(|address| match address {
+        Listen::Unix(path) => path.parent(),
+        Listen::Tcp(_) => None,
+    });
+    let default = folder.unwrap_or(&around.state_dir).join(CONTROL_SOCKET);
+    let Some(table) = table else { return default };
+    table.only(&["socket"], &[]);
+    let Some(field) = table.get("socket") else { return default };
+    let Some(text) = field.text() else { return default };
+    if text.is_empty() {
+        let what = format!("`{}` has no path", field.path);
+        field.complain(what, "write the path of the socket, as in \"/run/blkmq/control.sock\"");
+    }
+    let path = around.base_dir.join(text);
+    if let Some((what, mend)) = too_long(&path) {
+        field.complain(what, mend);
+    }
+    path
 }
 
 /// Reads `[export]`, noting what is wrong.
@@ -146,20 +178,23 @@ fn is_any_port(address: &Listen) -> bool {
     matches!(address, Listen::Tcp(address) if address.port() == 0)
 }
 
+/// What is wrong with the path of a socket, and the mend, if it does not fit an address.
+fn too_long(path: &Path) -> Option<(String, String)> {
+    let len_bytes = path.as_os_str().len();
+    let what = format!("the path of the socket has {len_bytes} bytes");
+    let mend = format!("choose one of at most {MAX_SOCKET_PATH_BYTES} bytes");
+    (len_bytes > MAX_SOCKET_PATH_BYTES).then_some((what, mend))
+}
+
 /// An address, or what is wrong with it and the mend.
 fn read_address(text: &str, around: &Surroundings) -> Result<Listen, (String, String)> {
     if let Some(path) = text.strip_prefix("unix:") {
         let absolute = around.base_dir.join(path);
-        let len_bytes = absolute.as_os_str().len();
         return if path.is_empty() {
             let mend = "write the path of the socket, as in \"unix:/run/blkmq/nbd.sock\"";
             Err((format!("`{text}` has no path"), mend.to_owned()))
-        } else if len_bytes > MAX_SOCKET_PATH_BYTES {
-            let what = format!("the path of the socket has {len_bytes} bytes");
-            let mend = format!("choose one of at most {MAX_SOCKET_PATH_BYTES} bytes");
-            Err((what, mend))
         } else {
-            Ok(Listen::Unix(absolute))
+            too_long(&absolute).map_or(Ok(Listen::Unix(absolute)), Err)
         };
     }
     let mend = "write \"unix:PATH\", \"tcp:127.0.0.1:10809\" or \"tcp:[::1]:10809\"".to_owned();

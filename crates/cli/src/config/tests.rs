@@ -3,6 +3,7 @@ use std::time::Duration;
 use blkmq_core::{Class, DeadlineConfig};
 
 use super::*;
+use crate::limits::LimitsSpec;
 use crate::model::ModelSpec;
 
 fn around() -> Surroundings {
@@ -16,6 +17,10 @@ fn good(text: &str) -> Config {
 fn wrong(text: &str) -> String {
     let read = parse("t.toml", text, &around());
     read.err().unwrap_or_else(|| panic!("this is not refused:\n{text}")).to_string()
+}
+
+fn limits(text: &str) -> LimitsSpec {
+    crate::limits::parse(text).unwrap_or_else(|_| panic!("{text} are no limits"))
 }
 
 const TWO_VOLUMES: &str = "[disk.d]\ndriver = 'memory'\nsize = '1G'\n";
@@ -35,6 +40,7 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
         nr_requests: 256,
         queue_depth: None,
         hw_queues: 3,
+        io_timeout: Some(Duration::from_secs(30)),
     };
     assert_eq!(built_in.disks, [disk]);
     let places: Vec<_> = built_in
@@ -46,7 +52,12 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
         places,
         [("gold", 0, 512 << 20, 800, false), ("bronze", 512 << 20, 512 << 20, 100, false)]
     );
-    let server = Server { memory_limit_bytes: 256 << 20, stop_timeout: Duration::from_secs(30) };
+    let half_a_minute = Duration::from_secs(30);
+    let server = Server {
+        memory_limit_bytes: 256 << 20,
+        stop_timeout: half_a_minute,
+        watchdog: Some(half_a_minute),
+    };
     assert_eq!(built_in.server, server);
     let nbd = Nbd {
         default: 0,
@@ -55,6 +66,7 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
         listen: vec![Listen::Unix("/state/blkmq/nbd.sock".into())],
     };
     assert_eq!(built_in.nbd, nbd);
+    assert_eq!(built_in.control, Path::new("/state/blkmq/control.sock"));
 }
 
 /// Every key, each with a value that is not its default.
@@ -67,6 +79,7 @@ const EVERY_KEY: &str = r#"
         nr_requests = 64
         queue_depth = 8
         hw_queues = 2
+        io_timeout = "0"
 
         [disk.slow]
         driver = "file"
@@ -79,6 +92,8 @@ const EVERY_KEY: &str = r#"
         writes_starved = 4
         fifo_batch = 1
         prio_aging_expire = "1m"
+        front_merges = 0
+        async_depth = 7
 
         [volume.b]
         disk = "slow"
@@ -87,12 +102,20 @@ const EVERY_KEY: &str = r#"
         weight = 1000
         prio_class = "idle"
         read_only = true
+        group = "g"
+        limits = { iops = 20000, bps = "200M", burst = "1s" }
         [volume.a]
         disk = "fast"
+        limits = "write_iops=5"
+        [group.g]
+        limits.read_bps = 4096
 
         [server]
         memory_limit = "1G"
         stop_timeout = "5s"
+        watchdog = "0"
+        [control]
+        socket = "c.sock"
         [export.nbd]
         default = "a"
         max_connections = 7
@@ -117,6 +140,8 @@ fn every_key_is_read() {
         writes_starved: 4,
         fifo_batch: 1,
         prio_aging_expire: Duration::from_secs(60),
+        front_merges: false,
+        async_depth: Some(7),
     };
     assert_eq!(slow.scheduler, Scheduler::MqDeadline(deadline));
     let b = Volume {
@@ -127,8 +152,15 @@ fn every_key_is_read() {
         weight: 1000,
         prio_class: Class::Idle,
         read_only: true,
+        limits: limits("iops=20000,bps=200M,burst=1s"),
+        group: Some(0),
     };
     assert_eq!(config.volumes[0], b);
+    assert_eq!(config.volumes[1].limits, limits("write_iops=5"));
+    let group = Group { name: "g".into(), limits: limits("read_bps=4k"), disk: Some(1) };
+    assert_eq!(config.groups, [group]);
+    assert_eq!((fast.io_timeout, config.server.watchdog), (None, None));
+    assert_eq!(config.control, Path::new("/etc/blkmq/c.sock"));
     assert_eq!((config.volumes[1].size_bytes, config.nbd.default), (1 << 20, 1));
     assert_eq!(config.server.memory_limit_bytes, 1 << 30);
     assert_eq!(config.nbd.listen[0], Listen::Unix("/etc/blkmq/n.sock".into()));
@@ -187,7 +219,7 @@ const REFUSALS: &[(&str, &str)] = &[
     (
         "[server]\ncolour = 1",
         "t.toml:2:1: unknown key `colour` in [server]\n  \
-         mend: right are: memory_limit, stop_timeout",
+         mend: right are: memory_limit, stop_timeout, watchdog",
     ),
     (
         "[disk.d]\ndriver = 'memroy'",
@@ -291,14 +323,15 @@ const REFUSALS: &[(&str, &str)] = &[
          mend: write the unit too, as in \"500ms\" or \"500s\"",
     ),
     (
-        "[disk.d]\ndriver = 'null'\n[disk.d.iosched]\nfront_merges = 1",
-        "t.toml:4:1: `disk.d.iosched.front_merges` is not there yet: requests are not merged\n  \
-         mend: leave it out: this version of blkmq cannot do it",
+        "[disk.d]\ndriver = 'null'\n[disk.d.iosched]\nfront_merges = 2",
+        "t.toml:4:16: `disk.d.iosched.front_merges` is 2, out of range\n  \
+         mend: write a number from 0 to 1",
     ),
     (
         "[disk.d]\ndriver = 'null'\niosched.slice_idle = '8ms'",
         "t.toml:3:9: `slice_idle` is no attribute of scheduler `mq-deadline`\n  \
-         mend: right are: read_expire, write_expire, writes_starved, fifo_batch, prio_aging_expire",
+         mend: right are: read_expire, write_expire, writes_starved, fifo_batch, front_merges, \
+         prio_aging_expire, async_depth",
     ),
     (
         "[disk.d]\ndriver = 'null'\niosched.read_expires = '8ms'",
@@ -370,14 +403,68 @@ const REFUSALS: &[(&str, &str)] = &[
          mend: write true or false, without quotes",
     ),
     (
-        "[volume.v]\nlimits = { iops = 3 }",
-        "t.toml:2:1: `volume.v.limits` is not there yet: rates of volumes are not limited\n  \
-         mend: leave it out: this version of blkmq cannot do it",
+        "[volume.v]\nlimits = { iop = 3 }",
+        "t.toml:2:12: there is no limit `iop`\n  mend: did you mean `iops`?",
     ),
     (
-        "[control]\nsocket = '/x'",
-        "t.toml:1:2: `control` is not there yet: the running server takes no commands\n  \
-         mend: leave it out: this version of blkmq cannot do it",
+        "[volume.v]\nlimits = { iops = 0 }",
+        "t.toml:2:19: `volume.v.limits.iops`: `0` is no value for `iops`\n  \
+         mend: write a number of I/Os or bytes a second, as in 20000 or 200M",
+    ),
+    (
+        "[volume.v]\nlimits = { burst = '1x' }",
+        "t.toml:2:20: `volume.v.limits.burst`: `1x` is no value for `burst`\n  \
+         mend: write a time, as in 500ms or 1s",
+    ),
+    (
+        "[volume.v]\nlimits = 5",
+        "t.toml:2:10: `volume.v.limits` is a text, not a whole number\n  \
+         mend: put it in quotes, as in \"...\"",
+    ),
+    (
+        "[volume.v]\nlimits = 'iops'",
+        "t.toml:2:10: `volume.v.limits`: `iops` says no value\n  \
+         mend: write KEY=VALUE, as in iops=20000,bps=200M,burst=1s",
+    ),
+    (
+        "[volume.v]\ngroup = 'g'",
+        "t.toml:2:9: there is no group `g`\n  \
+         mend: add [group.g] with its limits, or leave the group out",
+    ),
+    (
+        "[group.web]\n[volume.v]\ngroup = 'wbe'",
+        "t.toml:1:8: no volume is of group `web`\n  \
+         mend: write group = \"web\" at its volumes, or remove it\n\
+         t.toml:3:9: there is no group `wbe`\n  mend: did you mean `web`? (right are: web)",
+    ),
+    (
+        "[disk.a]\ndriver = 'null'\n[disk.b]\ndriver = 'null'\n[group.g]\n\
+         [volume.v]\ndisk = 'a'\ngroup = 'g'\n[volume.w]\ndisk = 'b'\ngroup = 'g'",
+        "t.toml:11:9: group `g` is on disk `a`, and this volume on disk `b`\n  \
+         mend: make a group for each disk: limits are held to by the disk's queue",
+    ),
+    (
+        "[group.g]\nlimit = {}\n[volume.v]\ngroup = 'g'",
+        "t.toml:2:1: unknown key `limit` in [group.g]\n  mend: did you mean `limits`?",
+    ),
+    (
+        "[disk.d]\ndriver = 'null'\nio_timeout = 30",
+        "t.toml:3:14: `disk.d.io_timeout`: `30` has no unit of time\n  \
+         mend: write the unit too, as in \"30ms\" or \"30s\"",
+    ),
+    (
+        "[server]\nwatchdog = 'soon'",
+        "t.toml:2:12: `server.watchdog`: `soon` is not a time\n  \
+         mend: write a whole number with us, ms, s, m or h, as in \"500ms\"",
+    ),
+    (
+        "[control]\nsocket = ''",
+        "t.toml:2:10: `control.socket` has no path\n  \
+         mend: write the path of the socket, as in \"/run/blkmq/control.sock\"",
+    ),
+    (
+        "[control]\npath = '/x'",
+        "t.toml:2:1: unknown key `path` in [control]\n  mend: the only right word here is `socket`",
     ),
     (
         "[export.nbd]\ntls = {}",

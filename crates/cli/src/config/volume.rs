@@ -3,7 +3,9 @@
 use blkmq_core::Class;
 
 use super::disk::{Disk, check_name};
+use super::group::{self, Group};
 use super::reader::{Field, Table};
+use crate::limits::LimitsSpec;
 use crate::units::render_size;
 
 /// A piece of a disk that is served under a name.
@@ -24,6 +26,10 @@ pub(crate) struct Volume {
     pub(crate) prio_class: Class,
     /// Writes are refused.
     pub(crate) read_only: bool,
+    /// The limits of its tenant.
+    pub(crate) limits: LimitsSpec,
+    /// The group whose limits it shares with others, in [`super::Config::groups`].
+    pub(crate) group: Option<usize>,
 }
 
 impl Volume {
@@ -37,6 +43,8 @@ impl Volume {
             weight: DEFAULT_WEIGHT,
             prio_class: Class::BestEffort,
             read_only: false,
+            limits: LimitsSpec::default(),
+            group: None,
         }
     }
 
@@ -49,17 +57,19 @@ impl Volume {
 /// The weight of a group of processes in Linux, unless told otherwise.
 const DEFAULT_WEIGHT: u32 = 100;
 
-const KEYS: [&str; 6] = ["disk", "offset", "size", "weight", "prio_class", "read_only"];
+const KEYS: [&str; 8] =
+    ["disk", "offset", "size", "weight", "prio_class", "read_only", "limits", "group"];
 const CLASSES: [(&str, Class); 3] =
     [("realtime", Class::RealTime), ("best-effort", Class::BestEffort), ("idle", Class::Idle)];
 
 /// Reads every `[volume.NAME]`, noting what is wrong.
-pub(super) fn read_all(tables: &Table<'_>, disks: &[Disk]) -> Vec<Volume> {
+pub(super) fn read_all(tables: &Table<'_>, disks: &[Disk], groups: &mut [Group]) -> Vec<Volume> {
     let mut volumes = Vec::new();
     for field in tables.fields() {
         let Some(table) = field.table() else { continue };
         check_name(field, "volume");
-        if let Some(volume) = read(field.key, &table, disks, &volumes) {
+        if let Some(mut volume) = read(field.key, &table, disks, &volumes) {
+            volume.group = group::read_member(&table, volume.disk, disks, groups);
             check_place(&table, &volume, disks, &volumes);
             volumes.push(volume);
         }
@@ -71,7 +81,8 @@ pub(super) fn read_all(tables: &Table<'_>, disks: &[Disk]) -> Vec<Volume> {
 }
 
 fn read(name: &str, table: &Table<'_>, disks: &[Disk], before: &[Volume]) -> Option<Volume> {
-    table.only(&KEYS, &[("limits", "rates of volumes are not limited")]);
+    table.only(&KEYS, &[]);
+    let limits = table.get("limits").map(group::read_limits);
     let weight = table.get("weight").and_then(|field| field.integer(1..=1000));
     let prio_class = table.get("prio_class").and_then(read_class);
     let read_only = table.get("read_only").and_then(Field::boolean);
@@ -97,6 +108,8 @@ fn read(name: &str, table: &Table<'_>, disks: &[Disk], before: &[Volume]) -> Opt
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
         prio_class: prio_class.unwrap_or(Class::BestEffort),
         read_only: read_only.unwrap_or(false),
+        limits: limits.unwrap_or_default(),
+        group: None,
     })
 }
 

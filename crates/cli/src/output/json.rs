@@ -275,6 +275,7 @@ mod tests {
         let mut stats = Stats::default();
         stats.kinds[0].record(4096, 0, 1000);
         stats.kinds[0].record(4096, 100, 3000);
+        stats.kinds[0].settle();
         stats.runtime = Duration::from_secs(2);
         stats.total_runtime = Duration::from_secs(4);
         stats.usage.user = Duration::from_secs(1);

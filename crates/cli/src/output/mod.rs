@@ -122,6 +122,7 @@ mod tests {
             stats.kinds[0].record(512, 0, latency_ns);
         }
         stats.kinds[1].record(512, 0, 5_000_000_000);
+        stats.kinds.iter_mut().for_each(KindStats::settle);
         let buckets = Buckets::of(&stats);
         assert_eq!(buckets.ns, [2, 1, 1, 1, 0, 0, 0, 0, 0, 1]);
         assert_eq!(buckets.us, [2, 1, 0, 0, 0, 0, 0, 0, 0, 1]);

@@ -193,6 +193,7 @@ mod tests {
             stats.kinds[0].record(4096, 0, latency_us * 1000);
         }
         stats.kinds[1].record(8192, 1000, 50_000_000);
+        stats.kinds.iter_mut().for_each(KindStats::settle);
         stats.sync.record(5_000_000);
         stats.depth.record_depth(4, 1);
         stats.submitted.record_batch(3);

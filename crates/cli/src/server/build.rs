@@ -1,16 +1,15 @@
 //! From a configuration to an engine and its listeners.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use blkmq_core::{Deadline, Limits, Priority, SECTOR_SIZE_BYTES, TenantConfig};
+use blkmq_core::{Deadline, GroupId, Limits, Priority, Rates, SECTOR_SIZE_BYTES, TenantConfig};
 use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
 use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
 use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
 
 use crate::complaint::Complaint;
-use crate::config::{Config, Disk, Driver, Listen, Scheduler, Volume};
+use crate::config::{Config, Disk, Driver, Group, Listen, Scheduler, Volume};
 
 /// Opens the devices and listens, but serves nobody yet.
 ///
@@ -18,8 +17,7 @@ use crate::config::{Config, Disk, Driver, Listen, Scheduler, Volume};
 ///
 /// A complaint about the first thing that cannot be had.
 pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complaint> {
-    let workers = config.disks.iter().map(|disk| disk.hw_queues).max().unwrap_or(1);
-    let workers = u16::try_from(workers).unwrap_or(WORKERS_MAX).clamp(1, WORKERS_MAX);
+    let workers = nr_workers(config);
     let memory_limit_bytes =
         usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
     let mut builder = Builder::new(workers, memory_limit_bytes);
@@ -30,14 +28,16 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
             .iter()
             .filter(|volume| config.disks[volume.disk] == *disk)
             .all(|volume| volume.read_only);
-        disks.push(add_disk(&mut builder, disk, is_read_only)?);
+        let groups = groups_of(config, disks.len()).map(|group| group.limits.rates()).collect();
+        disks.push(add_disk(&mut builder, disk, groups, is_read_only)?);
     }
     let volumes: Vec<VolumeId> = config
         .volumes
         .iter()
         .map(|volume| {
             let (disk, limits) = &disks[volume.disk];
-            add_volume(&mut builder, volume, *disk, limits)
+            let group = volume.group.map(|group| group_id(config, group));
+            add_volume(&mut builder, volume, group, (*disk, limits))
         })
         .collect::<Result<_, _>>()?;
     let payload_max_bytes = u32::try_from(builder.payload_max_bytes()).unwrap_or(u32::MAX);
@@ -69,17 +69,53 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
     Ok((builder, listeners))
 }
 
+/// The groups of a disk, in the order in which its queue numbers them.
+fn groups_of(config: &Config, disk: usize) -> impl Iterator<Item = &Group> {
+    config.groups.iter().filter(move |group| group.disk == Some(disk))
+}
+
+/// The number that a group has with the queue of its disk.
+pub(super) fn group_id(config: &Config, group: usize) -> GroupId {
+    let disk = config.groups[group].disk;
+    let before = config.groups[..group].iter().filter(|other| other.disk == disk).count();
+    GroupId(before as u32)
+}
+
+/// A scheduler for a queue of so many requests; nothing is scheduler `none`.
+pub(super) fn make_scheduler(
+    scheduler: &Scheduler,
+    nr_requests: u32,
+) -> Option<Box<dyn blkmq_core::Scheduler>> {
+    match scheduler {
+        Scheduler::None => None,
+        Scheduler::MqDeadline(config) => Some(Box::new(Deadline::new(*config, nr_requests))),
+    }
+}
+
+/// How many workers a configuration asks for.
+pub(super) fn nr_workers(config: &Config) -> u16 {
+    let workers = config.disks.iter().map(|disk| disk.hw_queues).max().unwrap_or(1);
+    u16::try_from(workers).unwrap_or(WORKERS_MAX).clamp(1, WORKERS_MAX)
+}
+
 fn add_disk(
     builder: &mut Builder,
     disk: &Disk,
+    groups: Vec<Rates>,
     read_only: bool,
 ) -> Result<(DiskId, Limits), Complaint> {
     let size_bytes = disk.size_bytes;
     let block_bytes = disk.logical_block_bytes.unwrap_or(SECTOR_SIZE_BYTES as u32);
     Ok(match &disk.driver {
-        Driver::Null => add_device(builder, disk, Null::with_block(size_bytes, block_bytes)),
-        Driver::Memory => add_device(builder, disk, Memory::with_block(size_bytes, block_bytes)),
-        Driver::Model(spec) => add_device(builder, disk, Model::new(spec.options(size_bytes))),
+        Driver::Null => {
+            add_device(builder, disk, groups, Null::with_block(size_bytes, block_bytes))
+        }
+        Driver::Memory => {
+            add_device(builder, disk, groups, Memory::with_block(size_bytes, block_bytes))
+        }
+        Driver::Model(spec) => {
+            add_device(builder, disk, groups, Model::new(spec.options(size_bytes)))
+        }
         Driver::File { path } => {
             let options = FileOptions {
                 size_bytes: Some(size_bytes),
@@ -89,25 +125,25 @@ fn add_disk(
             };
             let file = File::open(&options)
                 .map_err(|error| complaint(&format!("disk.{}", disk.name), &error))?;
-            add_device(builder, disk, file)
+            add_device(builder, disk, groups, file)
         }
     })
 }
 
-fn add_device<D: Device>(builder: &mut Builder, disk: &Disk, device: D) -> (DiskId, Limits) {
+fn add_device<D: Device>(
+    builder: &mut Builder,
+    disk: &Disk,
+    groups: Vec<Rates>,
+    device: D,
+) -> (DiskId, Limits) {
     let limits = device.limits();
     let config = DiskConfig {
         nr_requests: disk.nr_requests,
         queue_depth: disk.queue_depth,
         hw_queues: u16::try_from(disk.hw_queues).unwrap_or(WORKERS_MAX),
-        scheduler: match &disk.scheduler {
-            Scheduler::None => None,
-            Scheduler::MqDeadline(config) => {
-                Some(Box::new(Deadline::new(*config, disk.nr_requests)))
-            }
-        },
-        groups: Vec::new(),
-        timeout: Some(Duration::from_secs(30)),
+        scheduler: make_scheduler(&disk.scheduler, disk.nr_requests),
+        groups,
+        timeout: disk.io_timeout,
     };
     (builder.disk(device, config), limits)
 }
@@ -115,8 +151,8 @@ fn add_device<D: Device>(builder: &mut Builder, disk: &Disk, device: D) -> (Disk
 fn add_volume(
     builder: &mut Builder,
     volume: &Volume,
-    disk: DiskId,
-    limits: &Limits,
+    group: Option<GroupId>,
+    (disk, limits): (DiskId, &Limits),
 ) -> Result<VolumeId, Complaint> {
     let block_bytes = block_bytes(limits);
     if !(volume.offset_bytes | volume.size_bytes).is_multiple_of(block_bytes) {
@@ -134,7 +170,7 @@ fn add_volume(
         disk,
         offset_bytes: volume.offset_bytes,
         size_bytes: volume.size_bytes,
-        tenant: TenantConfig { weight: volume.weight, ..TenantConfig::default() },
+        tenant: TenantConfig { weight: volume.weight, limits: volume.limits.rates(), group },
         prio: Priority { class: volume.prio_class, ..Priority::default() },
         read_only: volume.read_only,
     }))
@@ -142,7 +178,6 @@ fn add_volume(
 
 fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
     let block_bytes = u32::try_from(block_bytes(limits)).expect("a block is a few pages at most");
-    let device_max_bytes = u64::from(limits.max_sectors) * SECTOR_SIZE_BYTES;
     let is_writable = !volume.read_only;
     Export {
         name: volume.name.clone(),
@@ -162,9 +197,8 @@ fn export(volume: &Volume, limits: &Limits, payload_max_bytes: u32) -> Export {
             // What covers a block in part is served too, but not as well.
             min_bytes: SECTOR_SIZE_BYTES as u32,
             preferred_bytes: block_bytes.max(4096),
-            max_payload_bytes: u32::try_from(device_max_bytes)
-                .unwrap_or(u32::MAX)
-                .min(payload_max_bytes),
+            // What is longer than the device takes is split, so the server's memory is the bound.
+            max_payload_bytes: payload_max_bytes,
         },
     }
 }
@@ -181,7 +215,7 @@ fn listen_address(listen: &Listen) -> ListenAddress {
 }
 
 /// An error whose first line is what, and whose second is the mend.
-fn complaint(source: &str, error: &dyn std::error::Error) -> Complaint {
+pub(super) fn complaint(source: &str, error: &dyn std::error::Error) -> Complaint {
     let text = error.to_string();
     let (what, mend) =
         text.split_once('\n').or_else(|| text.rsplit_once(": ")).unwrap_or((&text, ""));

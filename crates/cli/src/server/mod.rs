@@ -1,17 +1,24 @@
 //! The running server: from a configuration to the end of the last request.
 
 mod build;
+pub(crate) mod control;
+#[cfg(test)]
+mod fake;
 mod signals;
+mod watchdog;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use blkmq_runtime::StopError;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use control::Bound;
 use signals::{Signal, Signals};
+use watchdog::Patience;
 
 /// Serves until it is told to stop.
 ///
@@ -23,6 +30,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     // From here on a signal is heard, so that one that comes early is not lost.
     let mut signals = Signals::catch().context("catching signals")?;
     let (builder, listeners) = build::build(config)?;
+    let control =
+        Bound::bind(config).map_err(|error| build::complaint("control.socket", &error))?;
     let uris: Vec<String> = listeners
         .iter()
         .flat_map(|listener| config.volumes.iter().map(|volume| listener.uri(&volume.name)))
@@ -31,12 +40,18 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     for listener in listeners {
         engine.adopt(Box::new(listener));
     }
+    let patience = Arc::new(Patience::new(config.server.watchdog));
+    watchdog::start(config, &engine, Arc::clone(&patience)).context("starting the watchdog")?;
+    // It is there until the end, so that a stop that hangs can be looked into.
+    let control = control.serve(config, &engine, patience).context("serving the control socket")?;
     announce(&uris).context("telling that the server is ready")?;
     while signals.wait() == Signal::Reload {
         warn!("SIGHUP: the configuration is read at the start; restart the server to change it");
     }
     info!(timeout = ?config.server.stop_timeout, "stopping; what was accepted is completed");
-    match engine.stop(config.server.stop_timeout) {
+    let stopped = engine.stop(config.server.stop_timeout);
+    drop(control);
+    match stopped {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             let mend = match error {

@@ -71,6 +71,57 @@ pub(crate) struct Limiter {
     live: AtomicU64,
 }
 
+/// What a thread may let pass in one turn without looking at the limits again: of all, of reads and
+/// of writes. What has passed is charged when the turn ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Credit {
+    ios: [i64; 3],
+    bytes: [i64; 3],
+    /// What has passed, of reads and of writes.
+    pub(crate) passed: [Passed; 2],
+}
+
+/// What has passed of one direction and is not charged yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passed {
+    pub(crate) ios: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Default for Credit {
+    /// Everything may pass.
+    fn default() -> Self {
+        let all = [i64::MAX / 2; 3];
+        Credit { ios: all, bytes: all, passed: [Passed::default(); 2] }
+    }
+}
+
+impl Credit {
+    /// Lets a request pass, if the limits do.
+    #[inline]
+    pub(crate) fn pass(&mut self, op: Op, bytes: u64) -> bool {
+        let nth = usize::from(!matches!(op, Op::Read | Op::DrvIn));
+        let left = self.ios[0].min(self.ios[1 + nth]).min(self.bytes[0]).min(self.bytes[1 + nth]);
+        if left <= 0 {
+            return false;
+        }
+        self.ios[0] -= 1;
+        self.ios[1 + nth] -= 1;
+        self.bytes[0] -= bytes as i64;
+        self.bytes[1 + nth] -= bytes as i64;
+        self.passed[nth].ios += 1;
+        self.passed[nth].bytes += bytes;
+        true
+    }
+}
+
+impl Meter {
+    /// Never zero for a meter that limits, but a thread may see it on its way from one to the other.
+    fn cost(&self) -> u64 {
+        self.cost.load(Relaxed).max(1)
+    }
+}
+
 impl Rates {
     /// Whether there is no limit.
     pub fn is_unlimited(&self) -> bool {
@@ -142,14 +193,13 @@ impl Limiter {
         Time::from_ns(at_ns).max(now)
     }
 
-    /// Charges a request that passes.
+    /// Charges requests that have passed: so many of one direction, and their bytes.
     ///
     /// Two threads that both saw room may both pass. What they use up is added exactly, so such a
     /// pair costs those behind it time and never the limit its truth.
-    #[inline]
-    pub(crate) fn charge(&self, op: Op, bytes: u64, now: Time) {
+    pub(crate) fn charge(&self, op: Op, ios: u64, bytes: u64, now: Time) {
         self.each_live(op, |meter| {
-            let amount = if meter.of_bytes { bytes } else { 1 };
+            let amount = if meter.of_bytes { bytes } else { ios };
             let cost = u128::from(meter.cost.load(Relaxed)) * u128::from(amount);
             let cost_ns = u64::try_from(cost >> SHIFT).unwrap_or(u64::MAX);
             let mut before = meter.used_until_ns.load(Relaxed);
@@ -163,6 +213,29 @@ impl Limiter {
                 }
             }
         });
+    }
+
+    /// Takes off `credit` what these limits do not let pass at this moment.
+    pub(crate) fn curb(&self, credit: &mut Credit, now: Time) {
+        let mut live = self.live.load(Relaxed);
+        while live != 0 {
+            let index = live.trailing_zeros() as usize;
+            live &= live - 1;
+            let meter = &self.meters[index];
+            let until_ns = meter.used_until_ns.load(Relaxed).max(now.as_ns());
+            let free_ns = now.as_ns().saturating_add(meter.burst_ns.load(Relaxed));
+            let left = match free_ns.checked_sub(until_ns) {
+                // What begins while the limit is not used up may pass, however large it is.
+                Some(free_ns) => {
+                    let units = (u128::from(free_ns) << SHIFT) / u128::from(meter.cost());
+                    i64::try_from(units).unwrap_or(i64::MAX / 2).saturating_add(1)
+                }
+                None => 0,
+            };
+            let lefts = if meter.of_bytes { &mut credit.bytes } else { &mut credit.ios };
+            let left_of = &mut lefts[index % 3];
+            *left_of = left.min(*left_of);
+        }
     }
 
     #[inline]
@@ -195,7 +268,7 @@ mod tests {
         for step in 0..seconds * 1_000_000 / step_us {
             let now = Time::from_ns(1_000_000_000 + step * step_us * 1000);
             while limiter.passes_at(op, now) <= now {
-                limiter.charge(op, bytes, now);
+                limiter.charge(op, 1, bytes, now);
                 passed += 1;
             }
         }
@@ -234,15 +307,37 @@ mod tests {
     }
 
     #[test]
+    fn a_turns_credit_lets_pass_what_single_looks_would() {
+        let rates = Rates { iops: rate(1000), write_bps: rate(1 << 20), ..Rates::default() };
+        for (op, bytes) in [(Op::Read, 4096), (Op::Write, 4096), (Op::Write, 1 << 20)] {
+            let (one_by_one, in_turns) = (Limiter::new(&rates), Limiter::new(&rates));
+            for turn in 0..50 {
+                let now = Time::from_ns(1_000_000_000 + turn * 7_000_000);
+                let mut single = 0;
+                while one_by_one.passes_at(op, now) <= now {
+                    one_by_one.charge(op, 1, bytes, now);
+                    single += 1;
+                }
+                let mut credit = Credit::default();
+                in_turns.curb(&mut credit, now);
+                while credit.pass(op, bytes) {}
+                let passed = credit.passed[usize::from(op != Op::Read)];
+                assert_eq!(passed.ios, single, "{op:?} {bytes} in turn {turn}");
+                in_turns.charge(op, passed.ios, passed.bytes, now);
+            }
+        }
+    }
+
+    #[test]
     fn the_other_direction_is_not_limited() {
         let limiter = Limiter::new(&Rates { read_iops: rate(1), ..Rates::default() });
         let now = Time::from_ns(5_000_000_000);
         for _ in 0..100 {
             assert_eq!(limiter.passes_at(Op::Write, now), now);
-            limiter.charge(Op::Write, 4096, now);
+            limiter.charge(Op::Write, 1, 4096, now);
         }
-        limiter.charge(Op::Read, 4096, now);
-        limiter.charge(Op::Read, 4096, now);
+        limiter.charge(Op::Read, 1, 4096, now);
+        limiter.charge(Op::Read, 1, 4096, now);
         assert!(limiter.passes_at(Op::Read, now) > now);
         limiter.set(&Rates { read_iops: rate(1000), ..Rates::default() });
         assert_eq!(limiter.passes_at(Op::Read, now), now, "a raised limit counts at once");

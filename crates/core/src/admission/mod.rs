@@ -6,6 +6,7 @@ mod limit;
 mod tenants;
 
 pub(crate) use entry::{Entries, Entry};
+pub(crate) use limit::Credit;
 pub use limit::{Rate, Rates};
 pub use tenants::{GroupId, TenantConfig};
 pub(crate) use tenants::{Tenants, Wanted};

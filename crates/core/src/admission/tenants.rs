@@ -7,7 +7,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::limit::{Limiter, Rates};
+use super::limit::{Credit, Limiter, Passed, Rates};
 use crate::bio::{Op, TenantId, VolumeId};
 use crate::bitmap::Bitmap;
 use crate::ids::CtxId;
@@ -125,21 +125,37 @@ impl Tenants {
         tenant.limiter.is_live() || self.group_of(tenant).is_some_and(Limiter::is_live)
     }
 
-    /// Lets a request pass all its limits, which are charged; or says when it will pass.
-    #[inline]
-    pub(crate) fn pass(&self, id: TenantId, op: Op, bytes: u64, now: Time) -> Result<(), Time> {
+    /// When all its limits together will let a request pass.
+    pub(crate) fn passes_at(&self, id: TenantId, op: Op, now: Time) -> Time {
         let tenant = self.tenant(id);
-        let group = self.group_of(tenant);
         let own_at = tenant.limiter.passes_at(op, now);
-        let at = group.map_or(own_at, |group| group.passes_at(op, now).max(own_at));
-        if at > now {
-            return Err(at);
+        self.group_of(tenant).map_or(own_at, |group| group.passes_at(op, now).max(own_at))
+    }
+
+    /// What a tenant's limits let pass now.
+    pub(crate) fn credit(&self, id: TenantId, now: Time) -> Credit {
+        let tenant = self.tenant(id);
+        let mut credit = Credit::default();
+        tenant.limiter.curb(&mut credit, now);
+        if let Some(group) = self.group_of(tenant) {
+            group.curb(&mut credit, now);
         }
-        tenant.limiter.charge(op, bytes, now);
-        if let Some(group) = group {
-            group.charge(op, bytes, now);
+        credit
+    }
+
+    /// Charges what has passed on a credit.
+    pub(crate) fn charge(&self, id: TenantId, credit: &mut Credit, now: Time) {
+        let tenant = self.tenant(id);
+        for (op, passed) in [Op::Read, Op::Write].into_iter().zip(&mut credit.passed) {
+            let Passed { ios, bytes } = std::mem::take(passed);
+            if ios == 0 {
+                continue;
+            }
+            tenant.limiter.charge(op, ios, bytes, now);
+            if let Some(group) = self.group_of(tenant) {
+                group.charge(op, ios, bytes, now);
+            }
         }
-        Ok(())
     }
 
     /// How many more tags a tenant may take of `nr_requests`; negative if it has too many, because

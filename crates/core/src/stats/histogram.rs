@@ -22,10 +22,10 @@ impl Histogram {
         Histogram { counts: Box::new([const { Counter::new() }; BUCKETS]) }
     }
 
-    /// Counts one that took `ns`.
+    /// Counts `count` that took `ns` each.
     #[inline]
-    pub(crate) fn record(&self, ns: u64) {
-        self.counts[bucket(ns)].add(1);
+    pub(crate) fn record(&self, ns: u64, count: u64) {
+        self.counts[bucket(ns)].add(count);
     }
 
     /// Adds its counts to `sum`.
@@ -113,7 +113,7 @@ mod tests {
     fn percentiles_are_those_of_what_was_counted() {
         let histogram = Histogram::new();
         for ns in 1..=1000_u64 {
-            histogram.record(ns * 1000);
+            histogram.record(ns * 1000, 1);
         }
         let mut times = Times::default();
         assert_eq!(times.percentile_ns(50.0), 0);

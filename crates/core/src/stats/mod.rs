@@ -7,6 +7,8 @@ mod histogram;
 
 pub use histogram::Times;
 
+use std::sync::Arc;
+
 use crossbeam_utils::CachePadded;
 
 use self::histogram::Histogram;
@@ -80,8 +82,10 @@ impl Kind {
 
 /// What one thread has counted for one volume.
 #[derive(Debug)]
-struct Account {
+pub(crate) struct Account {
     kinds: [KindCounters; 4],
+    /// One more than the time of the last turn in which something began or ended.
+    seen: Counter,
     started: Counter,
     ended: Counter,
     /// I/Os that went to the device at once, by direction: how long they took in all, which the
@@ -112,26 +116,45 @@ struct Busy {
 /// All accounts of a queue.
 #[derive(Debug)]
 pub(crate) struct Stats {
-    threads: Box<[CachePadded<Box<[Account]>>]>,
+    threads: Box<[Arc<Accounts>]>,
     busy: Box<[CachePadded<Busy>]>,
 }
 
+/// What one thread has counted, by volume.
+#[derive(Debug)]
+pub(crate) struct Accounts(Box<[Account]>);
+
 /// What ended, as the accounts see it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) volume: VolumeId,
     pub(crate) op: Op,
-    pub(crate) nr_sectors: u32,
-    pub(crate) is_ok: bool,
     pub(crate) submitted_at: Time,
     pub(crate) issued_at: Time,
-    pub(crate) now: Time,
+    pub(crate) is_ok: bool,
+}
+
+/// Bios that ended alike. Those that end in one turn often do, and are accounted for together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tally {
+    pub(crate) of: Ended,
+    pub(crate) count: u64,
+    pub(crate) sectors: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let (volume, op, at) = (VolumeId(0), Op::Flush, Time::ZERO);
+        let of = Ended { volume, op, submitted_at: at, issued_at: at, is_ok: true };
+        Tally { of, count: 0, sectors: 0 }
+    }
 }
 
 impl Account {
     fn new() -> Self {
         Account {
             kinds: Default::default(),
+            seen: Counter::new(),
             started: Counter::new(),
             ended: Counter::new(),
             straight: [Histogram::new(), Histogram::new()],
@@ -143,46 +166,52 @@ impl Account {
 
 impl Stats {
     pub(crate) fn new(nr_ctx: usize, nr_volumes: usize) -> Self {
-        let accounts = |_| CachePadded::new((0..nr_volumes).map(|_| Account::new()).collect());
+        let account = |_| Account::new();
+        let accounts = |_| Arc::new(Accounts((0..nr_volumes).map(account).collect()));
         Stats {
             threads: (0..nr_ctx).map(accounts).collect(),
             busy: (0..nr_volumes).map(|_| CachePadded::default()).collect(),
         }
     }
 
-    /// A bio has got its request, in the thread of `ctx`.
-    #[inline]
-    pub(crate) fn start(&self, ctx: CtxId, volume: VolumeId, now: Time) {
-        if self.busy[volume.0 as usize].stamp_ns.get() != now.as_ns() {
-            self.stamp(volume, now, self.in_flight(volume) > 0);
-        }
-        self.account(ctx, volume).started.add(1);
+    /// The accounts of a thread, for the thread itself.
+    pub(crate) fn accounts(&self, ctx: CtxId) -> Arc<Accounts> {
+        Arc::clone(&self.threads[usize::from(ctx.0)])
     }
 
-    /// A bio has ended, in the thread of `ctx`.
-    #[inline]
-    pub(crate) fn end(&self, ctx: CtxId, ended: &Ended) {
-        let account = self.account(ctx, ended.volume);
-        if self.busy[ended.volume.0 as usize].stamp_ns.get() != ended.now.as_ns() {
-            self.stamp(ended.volume, ended.now, true);
+    /// Bios have got their requests, `count` of them in one turn.
+    pub(crate) fn start(&self, accounts: &Accounts, volume: VolumeId, count: u64, now: Time) {
+        let account = &accounts.0[volume.0 as usize];
+        if account.seen.get() != now.as_ns() + 1 {
+            self.stamp(account, volume, now);
         }
-        account.ended.add(1);
-        let kind = Kind::of(ended.op);
+        account.started.add(count);
+    }
+
+    /// Bios have ended, `tally.count` of them in one turn.
+    pub(crate) fn end(&self, accounts: &Accounts, tally: &Tally, now: Time) {
+        let Ended { volume, op, submitted_at, issued_at, is_ok } = tally.of;
+        let account = &accounts.0[volume.0 as usize];
+        if account.seen.get() != now.as_ns() + 1 {
+            self.stamp(account, volume, now);
+        }
+        account.ended.add(tally.count);
+        let kind = Kind::of(op);
         let counters = &account.kinds[kind as usize];
-        let time_ns = ended.now.as_ns().wrapping_sub(ended.submitted_at.as_ns());
-        counters.ios.add(1);
-        counters.sectors.add(u64::from(ended.nr_sectors));
-        counters.time_ns.add(time_ns);
+        let time_ns = now.as_ns().wrapping_sub(submitted_at.as_ns());
+        counters.ios.add(tally.count);
+        counters.sectors.add(tally.sectors);
+        counters.time_ns.add(time_ns.wrapping_mul(tally.count));
         let direction = usize::from(kind != Kind::Read);
-        if ended.issued_at == ended.submitted_at {
-            account.straight[direction].record(time_ns);
+        if issued_at == submitted_at {
+            account.straight[direction].record(time_ns, tally.count);
         } else {
-            account.held[direction].record(time_ns);
-            let device = ended.now.since(ended.issued_at);
-            account.holds[Hold::Device as usize].record(device.as_nanos() as u64);
+            account.held[direction].record(time_ns, tally.count);
+            let device_ns = now.since(issued_at).as_nanos() as u64;
+            account.holds[Hold::Device as usize].record(device_ns, tally.count);
         }
-        if !ended.is_ok {
-            counters.errors.add(1);
+        if !is_ok {
+            counters.errors.add(tally.count);
         }
     }
 
@@ -194,14 +223,14 @@ impl Stats {
     /// A bio was held up for `ns` by `why`.
     pub(crate) fn held(&self, ctx: CtxId, volume: VolumeId, why: Hold, ns: u64) {
         if ns > 0 {
-            self.account(ctx, volume).holds[why as usize].record(ns);
+            self.account(ctx, volume).holds[why as usize].record(ns, 1);
         }
     }
 
     /// The figures of one volume, over all threads.
     pub(crate) fn of(&self, volume: VolumeId) -> Figures {
         let mut figures = Figures::default();
-        for account in self.threads.iter().map(|thread| &thread[volume.0 as usize]) {
+        for account in self.threads.iter().map(|thread| &thread.0[volume.0 as usize]) {
             account.add_to(&mut figures);
         }
         figures.io_ticks_ns = self.busy[volume.0 as usize].busy_ns.get();
@@ -213,25 +242,28 @@ impl Stats {
         self.busy.len()
     }
 
-    /// Time in which something of a volume's was on its way, up to `now`; Linux counts so too.
+    /// Time in which something of a volume's was on its way, up to `now`, as Linux counts it too: once
+    /// a turn, by whoever is the first.
     #[cold]
-    fn stamp(&self, volume: VolumeId, now: Time, was_busy: bool) {
+    fn stamp(&self, account: &Account, volume: VolumeId, now: Time) {
+        account.seen.set(now.as_ns() + 1);
         let busy = &self.busy[volume.0 as usize];
         let before = busy.stamp_ns.get();
-        if now.as_ns() > before && busy.stamp_ns.exchange(before, now.as_ns()) && was_busy {
+        let is_first = now.as_ns() > before && busy.stamp_ns.exchange(before, now.as_ns());
+        if is_first && self.in_flight(volume) > 0 {
             busy.busy_ns.add_shared(now.as_ns() - before);
         }
     }
 
     fn in_flight(&self, volume: VolumeId) -> u64 {
-        let accounts = self.threads.iter().map(|thread| &thread[volume.0 as usize]);
+        let accounts = self.threads.iter().map(|thread| &thread.0[volume.0 as usize]);
         let count = |account: &Account| account.started.get().wrapping_sub(account.ended.get());
         accounts.map(count).fold(0, u64::wrapping_add)
     }
 
     #[inline]
     fn account(&self, ctx: CtxId, volume: VolumeId) -> &Account {
-        &self.threads[usize::from(ctx.0)][volume.0 as usize]
+        &self.threads[usize::from(ctx.0)].0[volume.0 as usize]
     }
 }
 

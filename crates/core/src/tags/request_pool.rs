@@ -16,21 +16,13 @@ pub(crate) struct RequestPool {
     tags: Sbitmap,
     /// The memory at rest. Who holds a scheduler tag owns the cell of that number, alone.
     cells: Box<[Cell]>,
-    /// Where each request is, for those who look from outside.
-    places: Box<[Counter]>,
+    /// One more than the time since which each request has waited; zero if it does not. For those
+    /// who look from outside.
+    waiting_since: Box<[Counter]>,
 }
 
 /// The place of one request's memory: empty while the request is out.
 type Cell = CachePadded<UnsafeCell<Option<Box<Body>>>>;
-
-/// Where a request is, as it can be seen from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In a list of the layer's, or in the scheduler, since then.
-    Waiting(Time),
-    /// In the hands of the driver, since then.
-    InFlight(Time),
-}
 
 // SAFETY: a cell is only touched by the holder of its tag, and a tag is out once; taking and giving
 // back the tag are an acquire and a release of the same word (M4), so the accesses are ordered.
@@ -45,7 +37,7 @@ impl RequestPool {
         RequestPool {
             tags: Sbitmap::new(nr_requests),
             cells: (0..nr_requests).map(cell).collect(),
-            places: (0..nr_requests).map(|_| Counter::default()).collect(),
+            waiting_since: (0..nr_requests).map(|_| Counter::default()).collect(),
         }
     }
 
@@ -64,7 +56,6 @@ impl RequestPool {
     pub(crate) fn rest(&self, body: Box<Body>) -> Tag {
         assert!(body.grant.is_none(), "a request ended that still holds its grant");
         let tag = body.sched_tag;
-        self.places[tag as usize].set(0);
         // SAFETY: the request bears the tag, so it is out, and its holder, which alone may touch
         // the cell, is the caller.
         self.cells[tag as usize].with_mut(|cell| unsafe { *cell = Some(body) });
@@ -77,23 +68,25 @@ impl RequestPool {
         &self.tags
     }
 
-    /// Notes where a request is.
-    #[inline]
-    pub(crate) fn note(&self, sched_tag: u32, place: Place) {
-        let Some(noted) = self.places.get(sched_tag as usize) else { return };
-        noted.set(match place {
-            Place::Waiting(since) => (since.as_ns() << 1) + 2,
-            Place::InFlight(since) => (since.as_ns() << 1) + 3,
-        });
+    /// Notes that a request waits in a list of the layer's, or in the scheduler, from now on.
+    pub(crate) fn note_waiting(&self, sched_tag: u32, now: Time) {
+        if let Some(since) = self.waiting_since.get(sched_tag as usize) {
+            since.set(now.as_ns() + 1);
+        }
     }
 
-    /// Where the requests that are out are, with their scheduler tags.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (u32, Place)> {
-        self.places.iter().enumerate().filter_map(|(tag, noted)| {
-            let noted = noted.get().checked_sub(2)?;
-            let since = Time::from_ns(noted >> 1);
-            let place = if noted & 1 == 0 { Place::Waiting(since) } else { Place::InFlight(since) };
-            Some((tag as u32, place))
+    /// Notes that it waits no longer. What goes straight to the device never waits.
+    pub(crate) fn note_gone(&self, sched_tag: u32) {
+        if let Some(since) = self.waiting_since.get(sched_tag as usize) {
+            since.set(0);
+        }
+    }
+
+    /// The requests that wait, by their scheduler tags, and since when.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (u32, Time)> {
+        self.waiting_since.iter().enumerate().filter_map(|(tag, since)| {
+            let since = since.get().checked_sub(1)?;
+            Some((tag as u32, Time::from_ns(since)))
         })
     }
 }

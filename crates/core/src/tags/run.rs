@@ -47,7 +47,7 @@ impl TagRun {
     /// As [`TagRun::push`], where the numbers of `set` are counted from `first` on.
     #[inline]
     pub(super) fn push_at(&mut self, tag: Tag, first: u32, set: &Sbitmap) -> Result<(), Tag> {
-        let bit_index = (tag.0 - first) & ((1 << set.shift()) - 1);
+        let bit_index = (tag.0 - first) & set.in_word();
         let base = tag.0 - bit_index;
         if self.bits == 0 {
             self.base = base;

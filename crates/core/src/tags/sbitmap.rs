@@ -39,6 +39,8 @@ pub struct Sbitmap {
     words: Box<[CachePadded<AtomicU64>]>,
     /// `1 << shift` numbers are in a word.
     shift: u32,
+    /// `(1 << shift) - 1`
+    in_word: u32,
     /// The bits of a word that stand for numbers, and those of the last word, which may be fewer.
     all: u64,
     all_of_last: u64,
@@ -63,6 +65,7 @@ impl Sbitmap {
         Sbitmap {
             words: words.collect(),
             shift,
+            in_word: (1 << shift) - 1,
             all: first_bits(1 << shift),
             all_of_last: first_bits(depth - ((nr_words - 1) << shift)),
             depth,
@@ -154,10 +157,10 @@ impl Sbitmap {
         self.depth
     }
 
-    /// The numbers of a word are `1 << shift` in a row; for [`TagRun`].
+    /// Which bits of a number tell it from the others of its word; for [`TagRun`].
     #[inline]
-    pub(super) fn shift(&self) -> u32 {
-        self.shift
+    pub(super) fn in_word(&self) -> u32 {
+        self.in_word
     }
 
     /// Takes, of the first word that has them, the bits that `choose` picks out of its free ones.

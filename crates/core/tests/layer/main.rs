@@ -10,6 +10,7 @@ mod entry;
 mod env;
 mod fifo;
 mod meanwhile;
+mod merged;
 mod oracle;
 mod order;
 mod quarry;

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use blkmq_core::{Driver, HctxId, InFlight, Limits, QueueRq, Status};
+use blkmq_core::{Driver, Expired, HctxId, InFlight, Limits, QueueRq, Status, TimeoutAnswer};
 use blkmq_models::{Slots, SlotsConfig};
 
 use crate::device::{Device, Extent, Kick, check_range};
@@ -27,6 +27,20 @@ pub struct ModelOptions {
     /// Whether it keeps what is written, in memory. If not, a read leaves the memory lent to it as
     /// it was.
     pub store: bool,
+    /// What the layer is told of its write cache. Nothing is ever lost in it.
+    pub cache: ModelCache,
+}
+
+/// What a modelled device says of its write cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ModelCache {
+    /// It has none: flushes end in the layer, and never reach it.
+    None,
+    /// It has one, and no FUA of its own: the layer has a flush follow each such write.
+    Volatile,
+    /// It has one, and takes FUA writes as such.
+    #[default]
+    Fua,
 }
 
 /// A device that takes as long as a model says, fails as it says, and holds its data in memory.
@@ -36,6 +50,7 @@ pub struct ModelOptions {
 pub struct Model {
     size_bytes: u64,
     memory: Option<Memory>,
+    cache: ModelCache,
     /// Every request ends as it begins.
     is_instant: bool,
     shared: Arc<Shared>,
@@ -71,10 +86,11 @@ impl Model {
     ///
     /// If it has no slot.
     pub fn new(options: ModelOptions) -> Self {
-        let ModelOptions { size_bytes, slots, store } = options;
+        let ModelOptions { size_bytes, slots, store, cache } = options;
         Model {
             size_bytes,
             memory: store.then(|| Memory::new(size_bytes)),
+            cache,
             is_instant: slots.is_instant(),
             shared: Arc::new(Shared {
                 state: Mutex::new(State { slots: Slots::new(slots), hctx: Vec::new() }),
@@ -106,10 +122,12 @@ impl Driver for Model {
     type Ring = ModelRing;
 
     fn limits(&self) -> Limits {
-        match &self.memory {
+        let limits = match &self.memory {
             Some(memory) => memory.limits(),
             None => Null::new(self.size_bytes).limits(),
-        }
+        };
+        let write_cache = self.cache != ModelCache::None;
+        Limits { write_cache, fua: self.cache == ModelCache::Fua, ..limits }
     }
 
     #[inline]
@@ -142,6 +160,16 @@ impl Driver for Model {
                 let count = ring.finished.len().min(room);
                 done.extend(ring.finished.drain(..count));
             }
+        }
+    }
+
+    /// What is only slow is waited for. What the model has lost is given up, since nobody knows
+    /// whether it will turn up again.
+    fn timeout(&self, ring: &mut ModelRing, expired: Expired) -> TimeoutAnswer {
+        match &mut ring.timed {
+            Some(timed) => timed.late(expired),
+            // It ended as it began, and waits to be reaped.
+            None => TimeoutAnswer::Done,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blkmq_core::{HctxId, InFlight, Op, QueueRq, Restarter, Status};
-use blkmq_models::{BusyKind, ModelOp, ModelRequest, Outcome, Start};
+use blkmq_core::{Expired, HctxId, InFlight, Op, QueueRq, Restarter, Status, TimeoutAnswer};
+use blkmq_models::{BusyKind, Fate, ModelOp, ModelRequest, Outcome, Start};
 
 use super::timer::Timer;
 use super::{Shared, State};
@@ -117,6 +117,24 @@ impl Timed {
         }
         self.give_kicks();
         self.timer.set(now_ns, self.next_event_ns);
+    }
+
+    /// What is to be done about a request that is in flight for too long.
+    pub(super) fn late(&mut self, expired: Expired) -> TimeoutAnswer {
+        let now_ns = self.shared.now_ns();
+        let fate = self.shared.state().slots.fate(self.queue, u64::from(expired.tag));
+        match fate.expect("what is late is in flight") {
+            Fate::EndsAt(at_ns) if at_ns <= now_ns => TimeoutAnswer::Done,
+            Fate::EndsAt(at_ns) => {
+                // The queue's clock has another epoch than ours.
+                let left = Duration::from_nanos(at_ns - now_ns);
+                TimeoutAnswer::WaitUntil(expired.now + left)
+            }
+            Fate::Lost => {
+                let rq = self.in_flight[expired.tag as usize].as_mut();
+                TimeoutAnswer::Abandon(rq.expect("what is late is in flight").abandon())
+            }
+        }
     }
 
     pub(super) fn has_finished(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use blkmq_core::{Config, CtxId, Driver, Flags, Op, Queue, Status, Time};
+use blkmq_core::{Config, CtxId, Driver, Flags, Maps, Op, Queue, Status, Time};
 use blkmq_drivers::{Device, Extent, ExtentKind, Memory, Null};
 
 use crate::model::{DEPTH, Model, SIZE_BYTES};
@@ -55,7 +55,8 @@ fn memory_shows_each_chunk_of_overlapping_writes_whole() {
     let (first, second) = (device.ring(1).unwrap(), device.ring(1).unwrap());
     // Two threads write 64 KiB of one letter each to the same place, while a third reads it.
     let world = Arc::new(World::default());
-    let config = Config { nr_ctx: 3, nr_hw_queues: 3, nr_tags: 1, ..Default::default() };
+    let config =
+        Config { nr_ctx: 3, maps: Maps::of(3), nr_tags: 1, timeout: None, ..Default::default() };
     let third = device.ring(1).unwrap();
     let queue = Queue::new(device, world, config);
     thread::scope(|scope| {

@@ -4,6 +4,7 @@ mod block_device;
 mod folder;
 mod in_file;
 mod in_memory;
+mod late;
 mod model;
 mod modelled;
 mod opening;

@@ -166,7 +166,7 @@ impl<'a, D: Device> Model<'a, D> {
                 let place = (round, step.offset, step.len, &step.pieces);
                 assert!(got.eq(contents.iter()), "wrong contents: {place:?}");
             }
-            Op::Flush => unreachable!("a round has no flush"),
+            Op::Flush | Op::DrvIn | Op::DrvOut => unreachable!("a round has none of these"),
         }
     }
 

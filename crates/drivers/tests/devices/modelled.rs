@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blkmq_core::{Config, CtxId, Flags, Op, Queue, Status, Time};
-use blkmq_drivers::{Device, Extent, ExtentKind, Model as Modelled, ModelOptions, connect_kicks};
+use blkmq_core::{Bio, Config, CtxId, Flags, Maps, Op, Queue, Status, Time};
+use blkmq_drivers::{
+    Device, Extent, ExtentKind, Model as Modelled, ModelCache, ModelOptions, connect_kicks,
+};
 use blkmq_models::{BusyFault, Effect, Fault, Outcome, SlotsConfig};
 
 use crate::model::{DEPTH, Model, SIZE_BYTES};
@@ -14,7 +16,16 @@ use crate::rig::{Rig, World, bio, flush};
 const MS: u64 = 1_000_000;
 
 fn device(slots: SlotsConfig) -> Modelled {
-    Modelled::new(ModelOptions { size_bytes: SIZE_BYTES, slots, store: true })
+    Modelled::new(ModelOptions {
+        size_bytes: SIZE_BYTES,
+        slots,
+        store: true,
+        cache: ModelCache::Fua,
+    })
+}
+
+fn discard(sector: u64) -> Bio {
+    bio(Op::Discard, Flags::empty(), sector, 8, &[])
 }
 
 fn reads(count: u64) -> SlotsConfig {
@@ -46,7 +57,9 @@ fn a_model_holds_what_was_written() {
 
 #[test]
 fn without_store_memory_is_left_alone_and_nobody_waits() {
-    let options = ModelOptions { size_bytes: 1 << 20, slots: SlotsConfig::default(), store: false };
+    let slots = SlotsConfig::default();
+    let cache = ModelCache::None;
+    let options = ModelOptions { size_bytes: 1 << 20, slots, store: false, cache };
     let mut rig = Rig::new(Modelled::new(options), 8);
     assert!(rig.device().poll_fd(rig.cpu.as_ref().unwrap().ring()).is_none());
     let mut memory = Pages::new(4096);
@@ -92,7 +105,7 @@ fn what_finds_no_slot_comes_again_when_one_is_free() {
     let memory = Pages::new(512);
     let segment = [memory.segment(0, 512, None)];
     let start = Instant::now();
-    rig.submit((0..10).map(|i| bio(Op::Read, Flags::empty(), i, 1, &segment)));
+    rig.submit((0..10).map(|i| bio(Op::Read, Flags::NOMERGE, i, 1, &segment)));
     assert_eq!(rig.queue.held().in_flight, 2);
     assert_eq!(rig.wait().len(), 10);
     assert!(start.elapsed() >= Duration::from_millis(15), "{:?}", start.elapsed());
@@ -113,16 +126,17 @@ fn a_kick_that_is_owed_is_given_to_a_sleeper_with_nothing_in_flight() {
 
 #[test]
 fn a_slot_that_comes_free_on_one_ring_kicks_the_queue_of_another() {
-    let device = device(SlotsConfig { slots: 1, flush_ns: 20 * MS, ..SlotsConfig::default() });
+    let device = device(SlotsConfig { slots: 1, discard_ns: 20 * MS, ..SlotsConfig::default() });
     let rings = [device.ring(4).unwrap(), device.ring(4).unwrap()];
     let world = Arc::new(World::default());
-    let config = Config { nr_ctx: 2, nr_hw_queues: 2, nr_tags: 4, ..Config::default() };
+    let config =
+        Config { nr_ctx: 2, maps: Maps::of(2), nr_tags: 4, timeout: None, ..Config::default() };
     let queue = Arc::new(Queue::new(device, Arc::clone(&world), config));
     connect_kicks(&queue);
     let mut nth = 0..;
     let [mut one, mut other] = rings.map(|ring| queue.cpu(CtxId(nth.next().unwrap()), ring));
     for cpu in [&mut one, &mut other] {
-        queue.turn(cpu, Time::ZERO).submit(flush()).unwrap();
+        queue.turn(cpu, Time::ZERO).submit(discard(0)).unwrap();
     }
     assert_eq!((queue.held().in_flight, queue.held().dispatch), (1, 1));
     // The second rests on a kick alone: a turn of its own finds nothing that has ended.
@@ -168,10 +182,10 @@ fn errors_reach_the_submitter_and_no_data_move() {
 
 #[test]
 fn a_ring_that_is_dropped_leaves_its_slots() {
-    let lost = vec![Fault { limit: 2, ..Fault::rate(1_000_000, Effect::Lost) }];
+    let lost = vec![Fault { limit: 2, ..Fault::rate(1_000_000, Effect::Lost { for_ns: None }) }];
     let config = SlotsConfig { slots: 2, faults: lost, ..SlotsConfig::default() };
     let mut rig = Rig::new(device(config), 4);
-    rig.submit([flush(), flush(), flush()]);
+    rig.submit([discard(0), discard(16), discard(32)]);
     assert_eq!((rig.queue.held().in_flight, rig.queue.held().dispatch), (2, 1));
     drop(rig.cpu.take());
     assert_eq!(rig.queue.defects(), 2);
@@ -180,4 +194,36 @@ fn a_ring_that_is_dropped_leaves_its_slots() {
     let mut statuses: Vec<Status> = rig.wait().iter().map(|done| done.status).collect();
     statuses.sort_by_key(|status| status.is_ok());
     assert_eq!(statuses, [Status::IoErr, Status::IoErr, Status::Ok]);
+}
+
+#[test]
+fn what_is_said_of_the_cache_decides_which_flushes_reach_the_device() {
+    let slots = SlotsConfig { flush_ns: 30 * MS, ..SlotsConfig::default() };
+    let memory = Pages::new(4096);
+    let segment = [memory.segment(0, 4096, None)];
+    let cases = [
+        (ModelCache::None, false, false),
+        (ModelCache::Volatile, true, true),
+        (ModelCache::Fua, true, false),
+    ];
+    for (cache, is_flushed, is_fua_flushed) in cases {
+        let slots = slots.clone();
+        let options = ModelOptions { size_bytes: 1 << 20, slots, store: true, cache };
+        let mut rig = Rig::new(Modelled::new(options), 4);
+        // Each took the time of a flush, or the device was never asked for one: which of the two
+        // is told without a clock by what is in flight once the turn has ended.
+        rig.submit([flush()]);
+        assert_eq!(rig.queue.held().in_flight > 0, is_flushed, "{cache:?}");
+        assert_eq!(rig.wait()[0].status, Status::Ok);
+        let start = Instant::now();
+        assert_eq!(rig.run(bio(Op::Write, Flags::FUA, 0, 8, &segment)), Status::Ok);
+        if is_fua_flushed {
+            assert!(start.elapsed() >= Duration::from_millis(30), "{cache:?}");
+        }
+        rig.submit([bio(Op::Write, Flags::FUA, 0, 8, &segment)]);
+        let cpu = rig.cpu.as_mut().unwrap();
+        rig.queue.turn(cpu, Time::ZERO).reap();
+        assert_eq!(rig.queue.held().in_flight > 0, is_fua_flushed, "{cache:?}");
+        assert_eq!(rig.wait()[0].status, Status::Ok);
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use blkmq_core::{
-    Bio, Config, Cpu, CtxId, Done, Env, Flags, HctxId, Op, Priority, Queue, Refused, Segment,
-    Segments, Status, Time, VolumeId, Wish,
+    Bio, Config, Cpu, CtxId, Done, Env, Flags, Op, Priority, Queue, Refused, Segment, Segments,
+    Status, Time, VolumeId, Wish,
 };
 use blkmq_drivers::{Device, connect_kicks};
 use rustix::event::Timespec;
@@ -26,16 +26,12 @@ impl World {
 }
 
 impl Env for World {
-    fn kick(&self, _hctx: HctxId) {
+    fn kick(&self, _ctx: CtxId) {
         *self.kicks.lock().unwrap() += 1;
     }
 
     fn run_at(&self, _ctx: CtxId, _at: Time, why: Wish) {
         panic!("no timer is needed here, but one was asked for: {why:?}");
-    }
-
-    fn wake(&self, _ctx: CtxId) {
-        panic!("the only submitter submits in its own turns");
     }
 
     fn deliver(&self, _ctx: CtxId, done: Done) {
@@ -59,7 +55,8 @@ impl<D: Device> Rig<D> {
 
     pub(crate) fn with_ring(device: D, ring: D::Ring, depth: u32) -> Self {
         let world = Arc::new(World::default());
-        let config = Config { nr_requests: depth, nr_tags: depth, ..Config::default() };
+        let config =
+            Config { nr_requests: depth, nr_tags: depth, timeout: None, ..Config::default() };
         let queue = Arc::new(Queue::new(device, Arc::clone(&world), config));
         connect_kicks(&queue);
         let cpu = queue.cpu(CtxId(0), ring);

@@ -20,11 +20,11 @@ fn rig(folder: &Folder) -> Rig<blkmq_drivers::File> {
     Rig::new(create(&folder.path().join("disk.img"), 64 << 20, true), DEPTH)
 }
 
-/// As many writes as fit at once, each of 64 KiB in four pieces.
+/// As many writes as fit at once, each of 64 KiB in four pieces, and none merged with another.
 fn writes(memory: &Pages) -> impl Iterator<Item = Bio> {
     (0..u64::from(DEPTH)).map(|i| {
         let pieces: Vec<_> = (0..4).map(|j| memory.segment(j * 16_384, 16_384, None)).collect();
-        bio(Op::Write, Flags::empty(), i * 128, 128, &pieces)
+        bio(Op::Write, Flags::NOMERGE, i * 128, 128, &pieces)
     })
 }
 

@@ -32,8 +32,9 @@ impl Errno {
             Status::NoSpc => Some(Errno::NoSpc),
             Status::Inval | Status::NotSupp => Some(Errno::Inval),
             Status::ReadOnly => Some(Errno::Perm),
-            // A device that has gone or did not answer is no shutdown of the server, and the
-            // protocol has no number of its own for it.
+            // A device that has gone or did not answer is no shutdown of the server; and for that,
+            // as for a medium, a path or an integrity check that failed, for what another has
+            // reserved, and for what would have had to wait, the protocol has no number of its own.
             _ => Some(Errno::Io),
         }
     }

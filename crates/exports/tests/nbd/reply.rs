@@ -175,6 +175,15 @@ fn statuses_are_told_in_the_protocols_numbers() {
         (Status::Offline, Some(5)),
         (Status::ReadOnly, Some(1)),
         (Status::Timeout, Some(5)),
+        (Status::Again, Some(5)),
+        (Status::DurationLimit, Some(5)),
+        (Status::Medium, Some(5)),
+        (Status::Protection, Some(5)),
+        (Status::ResvConflict, Some(5)),
+        (Status::Target, Some(5)),
+        (Status::Transport, Some(5)),
+        (Status::ZoneActiveResource, Some(5)),
+        (Status::ZoneOpenResource, Some(5)),
     ];
     for (status, errno) in all {
         assert_eq!(Errno::from_status(status).map(Errno::to_wire), errno, "{status:?}");

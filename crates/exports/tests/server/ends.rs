@@ -146,7 +146,8 @@ fn a_stop_finishes_what_was_accepted() {
     shaking.greet();
     let mut bytes = Vec::new();
     for cookie in 0..50 {
-        bytes.extend(write_request(cookie, 0, cookie << 16, &pattern(cookie, 65536)));
+        // With a gap between them, so that none is merged with another.
+        bytes.extend(write_request(cookie, 0, cookie << 17, &pattern(cookie, 65536)));
     }
     // The last write misses a byte, and so was not accepted.
     bytes.extend(write_request(99, 0, 0, &[1; 4096]));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use blkmq_core::{Priority, TenantId};
+use blkmq_core::{Priority, TenantConfig};
 use blkmq_drivers::{Device, Memory};
 use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
@@ -69,6 +69,8 @@ impl Server {
             queue_depth: None,
             hw_queues: wanted.workers,
             scheduler: None,
+            groups: Vec::new(),
+            timeout: None,
         };
         let disk = builder.disk(device, disk);
         let volume = builder.volume(Volume {
@@ -76,7 +78,7 @@ impl Server {
             disk,
             offset_bytes: 0,
             size_bytes: SIZE_BYTES,
-            tenant: TenantId::default(),
+            tenant: TenantConfig::default(),
             prio: Priority::default(),
             read_only: false,
         });

@@ -97,7 +97,8 @@ impl Driver for Gated {
     type Ring = GatedRing;
 
     fn limits(&self) -> Limits {
-        self.memory.limits()
+        // With a cache, so that flushes reach it.
+        Limits { write_cache: true, fua: true, ..self.memory.limits() }
     }
 
     fn queue_rq(&self, ring: &mut GatedRing, rq: InFlight) -> QueueRq {

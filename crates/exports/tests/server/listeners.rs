@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use blkmq_drivers::Memory;
+use blkmq_exports::UnixSocketError;
 use blkmq_exports::nbd::Exports;
 use blkmq_exports::nbd::server::{BindError, ListenAddress, Listener, Places, ServerConfig};
 
@@ -43,7 +44,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_refused() {
     assert!(path.exists(), "it is stale");
     let listener = bind(&address).unwrap();
     let error = bind(&address).unwrap_err();
-    assert!(matches!(error, BindError::Live(_)), "{error}");
+    assert!(matches!(error, BindError::Unix(UnixSocketError::Live(_))), "{error}");
     assert_eq!(error.to_string().lines().count(), 2);
     UnixStream::connect(&path).expect("the one that lives was left alone");
     drop(listener);
@@ -67,12 +68,12 @@ fn what_is_no_place_to_listen_is_told_with_its_mend() {
     let file = folder.path().join("file");
     fs::write(&file, "precious").unwrap();
     let error = bind(&ListenAddress::Unix(file.clone())).unwrap_err();
-    assert!(matches!(error, BindError::NotASocket(_)), "{error}");
+    assert!(matches!(error, BindError::Unix(UnixSocketError::NotASocket(_))), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"precious");
     let error = bind(&ListenAddress::Unix(folder.path().join("a/b"))).unwrap_err();
     assert!(error.to_string().ends_with("create the folder first"), "{error}");
     let error = bind(&ListenAddress::Unix(folder.path().join("x".repeat(120)))).unwrap_err();
-    assert!(matches!(error, BindError::PathTooLong(_)), "{error}");
+    assert!(matches!(error, BindError::Unix(UnixSocketError::PathTooLong(_))), "{error}");
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let first = bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
     let error = bind(first.address()).unwrap_err();

@@ -1,6 +1,6 @@
 //! Where clients come in.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Listener {
 
     /// Takes in one client. `None` if no more wait.
     fn accept(&mut self, cx: &mut Cx<'_>) -> Option<()> {
-        match socket::accept(self.bound.socket.as_fd()) {
+        match socket::accept(self.bound.socket()) {
             Ok(Some((socket, address))) => {
                 self.clients += 1;
                 self.is_told = false;
@@ -123,7 +123,7 @@ impl Listener {
 
 impl Service for Listener {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.bound.socket.as_fd()
+        self.bound.socket()
     }
 
     fn interest(&self) -> Interest {

@@ -1,0 +1,373 @@
+//! Random queues over random disks, with everything that a queue can do and everything that can be
+//! changed of it, until all is at rest again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use blkmq_core::{
+    Change, Class, Config, Deadline, DeadlineConfig, Flags, GroupId, HctxId, Limits, Maps, Op,
+    Rate, Rates, Scheduler, TenantConfig, TenantId,
+};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::bench::{Bench, CAPACITY_SECTORS, limits};
+use crate::disk::{WhenFull, WhenLate};
+use crate::order::{Order, overlap};
+
+const VOLUMES: u32 = 4;
+const TENANTS: u32 = 3;
+
+#[derive(Clone, Debug)]
+struct Shape {
+    nr_ctx: u16,
+    maps: (u16, u16, u16),
+    nr_requests: u32,
+    nr_tags: u32,
+    budget: Option<u32>,
+    entry_max: u32,
+    deadline: bool,
+    timeout: bool,
+    limits: Limits,
+    bad: Vec<u64>,
+    slots: usize,
+}
+
+/// What is ordered; where is drawn later, from what nobody uses.
+#[derive(Clone, Debug)]
+struct Wanted {
+    order: Order,
+    follows: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit(usize, Vec<Wanted>),
+    Finish(usize),
+    Serve(Vec<usize>),
+    Fire,
+    Advance(u64),
+    Lose(usize),
+    Return(usize),
+    WhenLate(WhenLate),
+    Slots(usize, WhenFull),
+    Quiesce(bool),
+    Freeze(bool),
+    Stop(u16, bool),
+    Change(Wish),
+    Weight(u32, u32),
+    Limit(u32, Option<u64>),
+    GroupLimit(Option<u64>),
+    Timeout(Option<u64>),
+    AsyncDepth(u32),
+}
+
+/// A change that is yet to be made.
+#[derive(Clone, Debug)]
+enum Wish {
+    None,
+    Deadline,
+    NrRequests(u32),
+    NrHwQueues(u16),
+    Capacity(u64),
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let sizes = (1..=4u16, (1..=3u16, 0..=2u16, 0..=1u16), 1..=24u32, 1..=8u32);
+    let bounds = (proptest::option::of(1..=6u32), select(vec![0, 2, 1000]), any::<[bool; 4]>());
+    let disk = (
+        proptest::collection::vec(0..CAPACITY_SECTORS, 0..12),
+        select(vec![usize::MAX, 1, 3, 7]),
+        select(vec![1, 2]),
+        select(vec![0, 8, 16]),
+    );
+    (sizes, bounds, disk).prop_map(|(sizes, bounds, disk)| {
+        let (nr_ctx, maps, nr_requests, nr_tags) = sizes;
+        let (budget, entry_max, [deadline, timeout, write_cache, fua]) = bounds;
+        let (bad, slots, logical_block_sectors, chunk_sectors) = disk;
+        let limits = Limits { write_cache, fua, logical_block_sectors, chunk_sectors, ..limits() };
+        Shape {
+            nr_ctx,
+            maps,
+            nr_requests,
+            nr_tags,
+            budget,
+            entry_max,
+            deadline,
+            timeout,
+            limits,
+            bad,
+            slots,
+        }
+    })
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let op = prop_oneof![
+        4 => Just(Op::Read),
+        5 => Just(Op::Write),
+        1 => Just(Op::Discard),
+        1 => Just(Op::WriteZeroes),
+        1 => Just(Op::Flush),
+        1 => Just(Op::DrvIn),
+    ];
+    let flags = prop_oneof![
+        5 => Just(Flags::empty()),
+        2 => Just(Flags::SYNC),
+        1 => Just(Flags::FUA),
+        1 => Just(Flags::PREFLUSH),
+        1 => Just(Flags::PREFLUSH | Flags::FUA),
+        1 => Just(Flags::NOWAIT),
+        1 => Just(Flags::NOMERGE),
+        1 => Just(Flags::POLLED),
+    ];
+    let class = select(vec![Class::RealTime, Class::BestEffort, Class::BestEffort, Class::Idle]);
+    let length = prop_oneof![4 => 1..=4u32, 2 => 5..=16u32, 1 => 17..=90u32];
+    let cuts = select(vec![vec![], vec![512], vec![4096], vec![300, 1700], vec![100, 412]]);
+    let rest = (0..VOLUMES, 0..CAPACITY_SECTORS + 20, any::<bool>());
+    (op, flags, class, length, cuts, rest).prop_map(|(op, flags, class, length, cuts, rest)| {
+        let (volume, sector, follows) = rest;
+        let order = Order { class, ..Order::new(op, sector, length) };
+        Wanted { order: order.volume(volume).cuts(&cuts).flags(flags), follows }
+    })
+}
+
+fn when_full() -> impl Strategy<Value = WhenFull> {
+    let retry = WhenFull::RetryAfter(Duration::from_millis(3));
+    select(vec![WhenFull::Kick, WhenFull::Completion, retry])
+}
+
+fn change() -> impl Strategy<Value = Step> {
+    let wish = prop_oneof![
+        Just(Wish::None),
+        Just(Wish::Deadline),
+        (1..=24u32).prop_map(Wish::NrRequests),
+        (1..=4u16).prop_map(Wish::NrHwQueues),
+        select(vec![CAPACITY_SECTORS, 400, 256]).prop_map(Wish::Capacity),
+    ];
+    let rate = || proptest::option::of(select(vec![50u64, 1000, 100_000]));
+    prop_oneof![
+        4 => wish.prop_map(Step::Change),
+        2 => any::<bool>().prop_map(Step::Quiesce),
+        2 => any::<bool>().prop_map(Step::Freeze),
+        2 => (0..5u16, any::<bool>()).prop_map(|(hctx, stop)| Step::Stop(hctx, stop)),
+        1 => (0..TENANTS, 1..=1000u32).prop_map(|(tenant, weight)| Step::Weight(tenant, weight)),
+        1 => (0..TENANTS, rate()).prop_map(|(tenant, rate)| Step::Limit(tenant, rate)),
+        1 => rate().prop_map(Step::GroupLimit),
+        1 => proptest::option::of(1..5000u64).prop_map(Step::Timeout),
+        1 => (1..=8u32).prop_map(Step::AsyncDepth),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let late = select(vec![
+        WhenLate::Abandon,
+        WhenLate::Abandon,
+        WhenLate::Finish,
+        WhenLate::WaitFor(Duration::from_millis(700)),
+    ]);
+    let orders = proptest::collection::vec(wanted(), 1..8);
+    let serve = proptest::collection::vec(0..64usize, 1..8);
+    prop_oneof![
+        10 => (0..4usize, orders).prop_map(|(ctx, orders)| Step::Submit(ctx, orders)),
+        6 => (0..64usize).prop_map(Step::Finish),
+        10 => serve.prop_map(Step::Serve),
+        2 => Just(Step::Fire),
+        1 => (1..3000u64).prop_map(Step::Advance),
+        1 => (0..64usize).prop_map(Step::Lose),
+        1 => (0..64usize).prop_map(Step::Return),
+        1 => late.prop_map(Step::WhenLate),
+        1 => (1..9usize, when_full()).prop_map(|(slots, full)| Step::Slots(slots, full)),
+        4 => change(),
+    ]
+}
+
+fn deadline(nr_requests: u32) -> Box<dyn Scheduler> {
+    Box::new(Deadline::new(DeadlineConfig::default(), nr_requests))
+}
+
+fn rates(iops: Option<u64>) -> Rates {
+    let rate = |per_second| Rate { per_second, burst: Duration::from_millis(20) };
+    Rates { iops: iops.map(rate), bps: iops.map(|iops| rate(iops * 4096)), ..Rates::default() }
+}
+
+fn build(shape: &Shape) -> Bench {
+    let (default, read, poll) = shape.maps;
+    let tenant = |tenant: u32| TenantConfig {
+        weight: 100 * (tenant + 1),
+        group: (tenant > 0).then_some(GroupId(0)),
+        ..TenantConfig::default()
+    };
+    let config = Config {
+        nr_ctx: shape.nr_ctx,
+        maps: Maps { default, read, poll },
+        nr_requests: shape.nr_requests,
+        nr_tags: shape.nr_tags,
+        budget: shape.budget,
+        scheduler: shape.deadline.then(|| deadline(shape.nr_requests)),
+        tenants: (0..TENANTS).map(tenant).collect(),
+        groups: vec![Rates::default()],
+        volumes: (0..VOLUMES).map(|volume| TenantId(volume % TENANTS)).collect(),
+        entry_max: shape.entry_max,
+        timeout: shape.timeout.then_some(Duration::from_secs(1)),
+        ..Config::default()
+    };
+    let bench = Bench::new(shape.limits, config);
+    bench.disk().bad = shape.bad.iter().copied().collect();
+    bench.disk().slots = shape.slots;
+    bench
+}
+
+/// Places what is wanted where nobody is at work; what finds no such place is left out.
+fn orders(bench: &Bench, wanted: &[Wanted]) -> Vec<Order> {
+    let mut orders: Vec<Order> = Vec::new();
+    for Wanted { order, follows } in wanted {
+        let mut order = order.clone();
+        let last = orders.last().map(|last| last.sectors().end);
+        match last {
+            Some(last) if *follows => order.sector = last,
+            _ => {}
+        }
+        if !matches!(order.op, Op::Write | Op::WriteZeroes) {
+            order.flags -= Flags::FUA | Flags::PREFLUSH;
+        }
+        if order.op == Op::Flush || order.op.is_passthrough() {
+            (order.sector, order.nr_sectors) = (0, 0);
+        }
+        let sectors = order.sectors();
+        let taken = orders.iter().any(|other| overlap(&other.sectors(), &sectors));
+        if !taken && !bench.is_busy(&sectors) {
+            orders.push(order);
+        }
+    }
+    orders
+}
+
+/// What has to be taken back at the end.
+#[derive(Default)]
+struct Held {
+    quiesced: u32,
+    frozen: u32,
+}
+
+fn take(bench: &mut Bench, held: &mut Held, step: &Step) {
+    bench.happened();
+    let nr_ctx = bench.cpus.len();
+    match step {
+        Step::Submit(ctx, wanted) => {
+            let orders = orders(bench, wanted);
+            bench.submit(ctx % nr_ctx, &orders);
+        }
+        Step::Finish(which) => drop(bench.finish(|n| which % n)),
+        Step::Serve(picks) => {
+            for pick in picks {
+                bench.serve(|n| pick % n);
+            }
+        }
+        Step::Fire => drop(bench.fire()),
+        Step::Advance(ms) => bench.advance(Duration::from_millis(*ms)),
+        Step::Lose(which) => lose(bench, *which),
+        Step::Return(which) => {
+            let mut disk = bench.disk();
+            let lost: VecDeque<usize> =
+                (0..disk.in_flight.len()).filter(|index| disk.in_flight[*index].lost).collect();
+            if !lost.is_empty() {
+                disk.finish(lost[which % lost.len()]);
+            }
+        }
+        Step::WhenLate(what) => bench.disk().when_late = *what,
+        Step::Slots(slots, full) => {
+            let mut disk = bench.disk();
+            (disk.slots, disk.when_full) = (*slots, *full);
+        }
+        _ => reconfigure(bench, held, step),
+    }
+    bench.look();
+}
+
+/// Flushes are not lost here: after one nothing is written any more. `flush.rs` is about that.
+fn lose(bench: &Bench, which: usize) {
+    let mut disk = bench.disk();
+    let n = disk.in_flight.len();
+    if n > 0 && disk.in_flight[which % n].rq.op().has_data() {
+        disk.in_flight[which % n].lost = true;
+    }
+}
+
+fn reconfigure(bench: &mut Bench, held: &mut Held, step: &Step) {
+    let queue = std::sync::Arc::clone(&bench.queue);
+    match step {
+        Step::Quiesce(true) => {
+            held.quiesced += 1;
+            queue.quiesce();
+        }
+        Step::Quiesce(false) if held.quiesced > 0 => {
+            held.quiesced -= 1;
+            queue.unquiesce();
+        }
+        Step::Freeze(true) => {
+            held.frozen += 1;
+            queue.freeze();
+        }
+        Step::Freeze(false) if held.frozen > 0 => {
+            held.frozen -= 1;
+            queue.unfreeze();
+        }
+        Step::Stop(hctx, true) if *hctx < queue.maps().count() => {
+            queue.stop_hw_queue(HctxId(*hctx))
+        }
+        Step::Stop(hctx, false) if *hctx < queue.maps().count() => {
+            queue.start_hw_queue(HctxId(*hctx));
+        }
+        Step::Weight(tenant, weight) => queue.set_weight(TenantId(*tenant), *weight),
+        Step::Limit(tenant, iops) => queue.set_limits(TenantId(*tenant), &rates(*iops)),
+        Step::GroupLimit(iops) => queue.set_group_limits(GroupId(0), &rates(*iops)),
+        Step::Timeout(ms) => queue.set_timeout(ms.map(Duration::from_millis)),
+        Step::AsyncDepth(depth) => {
+            let set = queue.set_attribute("async_depth", &depth.to_string());
+            assert!(set.is_some(), "nobody works on the scheduler between turns");
+        }
+        Step::Change(wish) => bench.change(match wish {
+            Wish::None => Change::Scheduler(None),
+            Wish::Deadline => Change::Scheduler(Some(deadline(queue.nr_requests()))),
+            Wish::NrRequests(nr) => Change::NrRequests(*nr),
+            Wish::NrHwQueues(nr) => Change::NrHwQueues(*nr),
+            Wish::Capacity(sectors) => Change::CapacitySectors(*sectors),
+        }),
+        _ => {}
+    }
+}
+
+/// Takes back what keeps the queue from coming to rest.
+fn let_go(bench: &mut Bench, held: &Held) {
+    (0..held.quiesced).for_each(|_| bench.queue.unquiesce());
+    (0..held.frozen).for_each(|_| bench.queue.unfreeze());
+    bench.look();
+    let (maps, nr_ctx) = (bench.queue.maps(), bench.queue.nr_ctx());
+    for hctx in 0..maps.count().max(nr_ctx) {
+        bench.queue.start_hw_queue(HctxId(hctx));
+    }
+    let mut disk = bench.disk();
+    disk.slots = usize::MAX;
+    disk.when_late = WhenLate::Abandon;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever is ordered and whatever happens meanwhile: everything ends once, as it should, and
+    /// nothing stays behind.
+    #[test]
+    fn everything_comes_to_its_end(
+        shape in shape(),
+        script in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut bench = build(&shape);
+        let mut held = Held::default();
+        for step in &script {
+            take(&mut bench, &mut held, step);
+        }
+        let_go(&mut bench, &held);
+        bench.rest();
+    }
+}

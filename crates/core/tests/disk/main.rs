@@ -1,0 +1,12 @@
+//! The layer above a disk that keeps what was written, loses what was not flushed, fails where it is
+//! bad and sometimes does not answer: what a submitter may rely on, whatever happens in between.
+
+mod bench;
+mod churn;
+mod disk;
+mod env;
+mod flush;
+mod merge;
+mod order;
+mod split;
+mod timeout;
