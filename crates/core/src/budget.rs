@@ -208,8 +208,8 @@ impl Budget {
         }
     }
 
-    /// Forgets who waits, and takes back what is on its way to somebody who did. For a queue that is
-    /// frozen, where nobody does: hardware queues may go, and what was on its way to them with them.
+    /// Forgets who waits, and takes back what is on its way to somebody who did. For a queue that
+    /// is frozen, where nobody does: hardware queues may go, and what was on its way with them.
     pub(crate) fn recall(&self) {
         for (index, given) in self.given.iter().enumerate() {
             self.waiting.clear(index);

@@ -20,9 +20,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// The row of the corpus of stalls that it stands for.
     pub row: Option<&'static str>,
-    /// The commit that mended in Linux what is put back here, and must be found, or our own name
-    /// for it where it is a step of our own that is left out; `None` if nothing is put back, and
-    /// nothing must be found.
+    /// The commit that mended in Linux what is put back here, and must be found; or our name for a
+    /// step of our own that is left out. `None` if nothing is put back, and nothing must be found.
     pub bug: Option<&'static str>,
     /// How loom explores it; `None` if it is too big for loom.
     pub loom: Option<Plan>,

@@ -29,8 +29,7 @@ pub(crate) fn forgotten(_: &Params) {
 
 fn run() {
     let timeout = Some(Duration::from_millis(1));
-    let config =
-        Config { nr_ctx: 2, nr_requests: 2, nr_tags: 1, timeout, ..Config::default() };
+    let config = Config { nr_ctx: 2, nr_requests: 2, nr_tags: 1, timeout, ..Config::default() };
     let set = Set::with(Device::slow(), config);
     let (mut a, mut b) = (set.cpu(0), set.cpu(1));
     set.submit(&mut a, 0);

@@ -14,8 +14,8 @@ pub(crate) struct Device {
     has_cache: bool,
     /// It finishes nothing before somebody sets this; `None` if it finishes at once.
     may_finish: Option<AtomicBool>,
-    /// Whether it may be given something; `None` if it always may. Explored, as the explorers have
-    /// to see that it matters what comes first.
+    /// Whether it may not be given anything; `None` if it always may. Explored, as the explorers
+    /// have to see that it matters what comes first.
     closed: Option<AtomicBool>,
     /// What has happened, in its order. No explored lock, as it is not meant to order the threads.
     log: std::sync::Mutex<Vec<Event>>,

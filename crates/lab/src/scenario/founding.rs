@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use super::core::{BudgetMode, Config, Cpu, Deadline, DeadlineConfig, Maps, Scheduler};
-use super::stage::{JoinHandle, finding, go_on_as, spawn};
 use super::device::Device;
+use super::stage::{JoinHandle, finding, go_on_as, spawn};
 use super::world::Set;
 use crate::Params;
 

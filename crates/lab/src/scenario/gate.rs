@@ -75,8 +75,7 @@ pub(crate) fn freeze_untold(params: &Params) {
 }
 
 fn one_hctx() -> Arc<Set> {
-    let config =
-        Config { nr_requests: 2, nr_tags: 2, timeout: None, ..Config::default() };
+    let config = Config { nr_requests: 2, nr_tags: 2, timeout: None, ..Config::default() };
     Set::with(Device::with_door(), config)
 }
 

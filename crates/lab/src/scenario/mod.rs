@@ -283,8 +283,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "change-at-once",
-        about: "As change-nr-requests with one submitter, turns under way are not waited for: \
-                must be found",
+        about: "A change of nr_requests that does not wait for turns under way: must be found",
         row: None,
         bug: Some("turns-under-way"),
         loom: Some(Plan::finds("panic", under_loom::reconfigure::at_once, &[3])),

@@ -7,7 +7,7 @@ use blkmq_lab::Params;
 
 use super::core::{
     Bio, Config, Cpu, CtxId, Done, Driver, Env, Flags, HctxId, InFlight, Limits, Op, Priority,
-    Queue, QueueRq, Restarter, Segments, Status, VolumeId, Time, Wish,
+    Queue, QueueRq, Restarter, Segments, Status, Time, VolumeId, Wish,
 };
 use super::stage::{finding, spawn, step};
 use super::sync::atomic::{AtomicBool, Ordering};
