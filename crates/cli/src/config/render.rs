@@ -65,6 +65,10 @@ fn write_disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
             writeln!(f, "write_expire = {}", quoted(&render_time(config.write_expire)))?;
             writeln!(f, "writes_starved = {}", config.writes_starved)?;
             writeln!(f, "fifo_batch = {}", config.fifo_batch)?;
+            writeln!(f, "front_merges = {}", u32::from(config.front_merges))?;
+            if let Some(async_depth) = config.async_depth {
+                writeln!(f, "async_depth = {async_depth}")?;
+            }
             let aging = quoted(&render_time(config.prio_aging_expire));
             writeln!(f, "prio_aging_expire = {aging}\n")
         }
