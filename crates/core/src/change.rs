@@ -142,6 +142,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
         let (set, async_depth) = self.with_scheduler(set)?;
         if set.is_ok() && async_depth != self.live().async_depth {
             self.renew(|live| Live { async_depth, ..live });
+            // More may come in than before.
+            self.kick_all();
         }
         Some(set)
     }

@@ -100,6 +100,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let side = &self.cpu.tenants[tenant.0 as usize];
         let is_open = fit == Fit::Whole
             && side.room > 0
+            && !bio.flags.contains(Flags::NOWAIT)
             && !self.pass.is_frozen()
             && !self.cpu.entries.is_behind(tenant, bio.op)
             && (self.live.async_depth.is_none() || is_waited_for(&bio))
@@ -262,7 +263,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let (now, op) = (self.now, bio.op);
         let is_behind = self.cpu.entries.is_behind(tenant, op);
         if bio.flags.contains(Flags::NOWAIT) {
-            return self.submit_nowait(bio, tenant, fit == Fit::Cut || is_behind || charged);
+            return self.submit_nowait(bio, tenant, fit == Fit::Cut || is_behind);
         }
         let parent = (fit == Fit::Cut).then(|| Parent::new(bio.cookie));
         let mut entry = Entry { bio, submitted_at: now, since: now, charged, parent };

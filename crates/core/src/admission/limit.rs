@@ -158,8 +158,8 @@ impl Limiter {
         limiter
     }
 
-    /// Sets other limits. What is used up already counts on: it is worth less time if the limit was
-    /// raised, so nobody waits for what the old one would have meant.
+    /// Sets other limits. What the old ones were used up by is forgotten, so nobody waits for what
+    /// they would have meant.
     pub(crate) fn set(&self, rates: &Rates) {
         let mut live = 0;
         for (index, (meter, rate)) in self.meters.iter().zip(rates.each()).enumerate() {
