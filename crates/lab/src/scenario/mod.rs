@@ -37,7 +37,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "The founding race on one hardware queue, budget mode none: must be found",
         row: Some("A1"),
         bug: Some("a0823421a4d7"),
-        loom: Some(Plan::finds("stall", under_loom::founding::none_1, &[3])),
+        loom: Some(Plan::finds("stall", under_loom::founding::none_1, &[2])),
         shuttle: Some(Plan::finds("stall", under_shuttle::founding::none_1, &[3])),
     },
     Scenario {
