@@ -12,15 +12,12 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::fio::{expect_verified, verify_call};
 use super::server::ready_uris;
 use super::{Check, Folder, Server, Setup, Stage};
 use crate::exec::{Call, Done};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const LOAD_LIMIT: Duration = Duration::from_secs(180);
-/// Disjoint regions that fio verifies.
-const JOBS: u64 = 4;
 /// How long fio measures a limit, and how far from it a rate may be.
 const MEASURED: &str = "--runtime=3";
 const TOLERANCE: f64 = 0.05;
@@ -31,7 +28,6 @@ pub(super) fn checks() -> Vec<Check> {
     vec![
         Check::ours("every key is got and set", keys),
         Check::ours("wrong calls", wrong),
-        Check::ours("everything changes under load that is verified", under_load),
         Check::ours("a limit holds, and is raised live", limit),
         Check::ours("volumes of a group share its limit", group),
         Check::ours("hostile clients harm themselves alone", hostile),
@@ -49,17 +45,17 @@ fn call(stage: &Stage, socket: &Path, words: &[&str]) -> Call {
 }
 
 /// What `blkmq ctl` prints, when all is well.
-fn ctl(stage: &Stage, server: &Server, words: &[&str]) -> Result<String> {
+pub(super) fn ctl(stage: &Stage, server: &Server, words: &[&str]) -> Result<String> {
     Ok(call(stage, &server.join("control.sock"), words).ok()?.stdout)
 }
 
-fn ctl_json(stage: &Stage, server: &Server, what: &str) -> Result<Value> {
+pub(super) fn ctl_json(stage: &Stage, server: &Server, what: &str) -> Result<Value> {
     let text = ctl(stage, server, &[what, "--output-format", "json"])?;
     serde_json::from_str(&text).with_context(|| format!("ctl {what} wrote no JSON: {text}"))
 }
 
 /// Sets a key, which has to have the value then.
-fn set(stage: &Stage, server: &Server, key: &str, value: &str) -> Result<()> {
+pub(super) fn set(stage: &Stage, server: &Server, key: &str, value: &str) -> Result<()> {
     let told = ctl(stage, server, &["set", &format!("{key}={value}")])?;
     let expected = format!("{key}={value}\n");
     ensure!(told == expected, "after `set {expected}` it is {told}");
@@ -148,40 +144,8 @@ fn expect_failure(done: &Done, status: i32, mend: &str) -> Result<()> {
     Ok(())
 }
 
-/// fio verifies while scheduler, depth, queues, weights and limits change, over and over.
-fn under_load(stage: &Stage) -> Result<()> {
-    let server = stage.serve(&Setup::new("file", stage.volume_bytes()))?;
-    let job_bytes = server.volume_bytes() / JOBS;
-    let mut load = verify_call(server.uri("gold"), job_bytes, "--bs=4k").start()?;
-    let mut rounds = 0;
-    while !load.has_ended()? {
-        for (key, value) in [
-            ("disk.main.scheduler", "none"),
-            ("disk.main.nr_requests", "16"),
-            ("volume.gold.limits.iops", "100000"),
-            ("disk.main.hw_queues", "1"),
-            ("disk.main.scheduler", "mq-deadline"),
-            ("disk.main.iosched.fifo_batch", "2"),
-            ("volume.gold.weight", "7"),
-            ("volume.gold.limits.iops", "none"),
-            ("disk.main.nr_requests", "256"),
-        ] {
-            set(stage, &server, key, value)?;
-        }
-        expect_dump(&ctl_json(stage, &server, "dump")?)?;
-        ctl(stage, &server, &["dump"])?;
-        ctl_json(stage, &server, "status")?;
-        rounds += 1;
-    }
-    let done = load.wait(LOAD_LIMIT)?;
-    ensure!(done.status.success(), "fio ended with {}: {}", done.status, done.words());
-    expect_verified(&done.stdout, job_bytes)?;
-    ensure!(rounds > 0, "fio was over before anything was changed");
-    expect_status(stage, &server)?;
-    server.stop().map(drop)
-}
-
-fn expect_dump(dump: &Value) -> Result<()> {
+/// The files that every dump has.
+pub(super) fn expect_dump(dump: &Value) -> Result<()> {
     let files = &dump["disks"][0]["files"];
     for name in ["state", "sched/name", "hctx0/state", "hctx0/dispatch", "hctx0/busy"] {
         ensure!(!files[name].is_null(), "the dump has no `{name}`: {dump:#}");
@@ -193,7 +157,7 @@ fn expect_dump(dump: &Value) -> Result<()> {
 }
 
 /// After fio's load the figures are those of fio, and what held requests up has names.
-fn expect_status(stage: &Stage, server: &Server) -> Result<()> {
+pub(super) fn expect_status(stage: &Stage, server: &Server) -> Result<()> {
     let status = ctl_json(stage, server, "status")?;
     let gold = &status["disks"][0]["volumes"][0];
     let figures = &gold["figures"];

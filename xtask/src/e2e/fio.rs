@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{Check, Setup, Stage};
 use crate::exec::Call;
 
-const LIMIT: Duration = Duration::from_secs(180);
-const JOBS: u64 = 4;
+pub(super) const LIMIT: Duration = Duration::from_secs(180);
+pub(super) const JOBS: u64 = 4;
 
 pub(super) fn checks() -> Vec<Check> {
     let mut checks = Vec::new();

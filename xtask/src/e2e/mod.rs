@@ -13,6 +13,7 @@ mod info;
 mod killed;
 mod mount;
 mod qemu;
+mod reconfigure;
 mod server;
 mod sockets;
 mod stop;
@@ -152,6 +153,8 @@ parts! {
     durable,
     /// `blkmq ctl`, limits and the watchdog.
     ctl,
+    /// Random changes under a load that is verified.
+    reconfigure,
     /// Calls and configurations that are wrong.
     wrong,
     /// The sockets and the disk's lock.

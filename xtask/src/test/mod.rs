@@ -60,6 +60,7 @@ const PARTS: &[(&str, Part)] = &[
     ("killed", e2e::killed),
     ("durable", e2e::durable),
     ("ctl", e2e::ctl),
+    ("reconfigure", e2e::reconfigure),
     ("wrong", e2e::wrong),
     ("sockets", e2e::sockets),
     ("bench", e2e::bench),
