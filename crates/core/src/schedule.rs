@@ -10,6 +10,7 @@ use crate::elevator::{Dispatch, Elevator, Merge, Run};
 use crate::ids::HctxId;
 use crate::queue::Locked;
 use crate::request::Request;
+use crate::sync::Omission;
 use crate::turn::Turn;
 
 /// How often the holder of the scheduler looks again for those who found it held, before it lets go
@@ -34,11 +35,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }) else {
             return;
         };
+        let mut is_noted = false;
         for round in 1.. {
             let full = holder.with(|elevator| {
                 run |= self.feed(elevator);
                 run && device == Device::Ready && self.choose(elevator, &mut device)
             });
+            if is_noted && device == Device::Blocked {
+                self.kick_others();
+            }
             if full || round == ROUNDS_MAX {
                 holder.hand_over();
                 self.cpu.lanes[LANE].due = true;
@@ -48,12 +53,23 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 Leave::Left => break,
                 Leave::Noted(again) => holder = again,
             }
-            run = true;
-            if device == Device::Blocked {
-                self.kick_others();
+            (run, is_noted) = (true, true);
+            if !Omission::NotedRetry.is_made() {
+                device = self.look_again(device);
             }
         }
         self.issue_batch();
+    }
+
+    /// Somebody left a note. What brought him may be the budget or the tag that we failed to get,
+    /// and he took the mark that we left for it; so it is asked for again. A busy device is not.
+    fn look_again(&mut self, device: Device) -> Device {
+        let lane = &mut self.cpu.lanes[LANE];
+        if lane.busy {
+            return device;
+        }
+        lane.rests_on_tag = false;
+        Device::Ready
     }
 
     /// Somebody left a note and relies on us, but our hardware queue is blocked. His may not be.

@@ -67,6 +67,9 @@ pub enum Omission {
     NextFlush,
     /// It is forgotten that the submitter of a request was answered when its time was over.
     AnsweredBefore,
+    /// Who holds the scheduler, and is left a note, does not ask again for the budget and the tag
+    /// that it failed to get.
+    NotedRetry,
 }
 
 impl Omission {

@@ -22,6 +22,8 @@ crate::flavours! {
     pub(crate) mod handover;
     #[path = "inbox.rs"]
     pub(crate) mod inbox;
+    #[path = "noted.rs"]
+    pub(crate) mod noted;
     #[path = "reconfigure.rs"]
     pub(crate) mod reconfigure;
     #[path = "tags.rs"]
@@ -192,6 +194,30 @@ pub const SCENARIOS: &[Scenario] = &[
         bug: Some("given-units"),
         loom: Some(Plan::finds("starved", under_loom::handover::kick_only, &[2])),
         shuttle: Some(Plan::finds("starved", under_shuttle::handover::kick_only, &[2])),
+    },
+    Scenario {
+        name: "noted-budget",
+        about: "Who holds the scheduler is short of a unit, which comes back with a note",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::noted::budget, &[3])),
+        shuttle: Some(Plan::clean(under_shuttle::noted::budget, &[3])),
+    },
+    Scenario {
+        name: "noted-tag",
+        about: "Who holds the scheduler is short of a tag, which comes back with a note",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::noted::tag, &[3])),
+        shuttle: Some(Plan::clean(under_shuttle::noted::tag, &[3])),
+    },
+    Scenario {
+        name: "noted-in-vain",
+        about: "As noted-budget, the holder does not ask for the unit again: must be found",
+        row: None,
+        bug: Some("noted-retry"),
+        loom: Some(Plan::finds("stall", under_loom::noted::in_vain, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::noted::in_vain, &[3])),
     },
     Scenario {
         name: "gate-quiesce",
