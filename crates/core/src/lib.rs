@@ -28,6 +28,7 @@ mod hardware;
 mod hold;
 mod ids;
 mod inbox;
+mod lane;
 mod limits;
 mod live;
 mod lost;

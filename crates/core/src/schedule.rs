@@ -58,7 +58,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 device = self.look_again(device);
             }
         }
-        self.issue_batch();
+        self.issue_batch(LANE);
     }
 
     /// Somebody left a note. What brought him may be the budget or the tag that we failed to get,
@@ -94,10 +94,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             run |= elevator.scheduler.requeue(request, now) == Run::Yes;
         }
         let holds = self.queue.holds.read(now);
-        while let Some(mut request) = self.cpu.lanes[LANE].plug.pop_front() {
+        let mut plug = std::mem::take(&mut self.cpu.lanes[LANE].plug);
+        for mut request in plug.drain(..) {
             note_waiting(&mut request, self.live, holds, now);
             run |= self.insert(elevator, request);
         }
+        self.cpu.lanes[LANE].plug = plug;
         run | self.feed_published(elevator)
     }
 
@@ -151,23 +153,21 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             if !elevator.scheduler.has_work() {
                 return false;
             }
-            let wanted = (max - self.cpu.batch.len()) as u32;
-            let Some(grant) = self.acquire(LANE, Waiter::Scheduler, wanted) else {
+            let chosen = self.cpu.batch.len() as u32;
+            if self.acquire(LANE, Waiter::Scheduler, chosen, max as u32 - chosen) == 0 {
                 *device = Device::Blocked;
                 return false;
-            };
+            }
             match elevator.scheduler.dispatch(self.now) {
                 Dispatch::Request(mut request) => {
                     elevator.in_flight += 1;
                     self.queue.idle_until.set(0);
-                    let body = request.body_mut();
-                    body.scheduled = true;
-                    body.grant = Some(grant);
-                    self.cpu.batch.push_back(request);
+                    request.body_mut().scheduled = true;
+                    self.cpu.batch.push(request);
                 }
                 pause => {
                     self.pause(elevator, pause);
-                    self.release(grant);
+                    self.in_vain = true;
                     return false;
                 }
             }
@@ -191,15 +191,6 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
         if let Some(budget) = &self.queue.budget {
             budget.answered();
-        }
-    }
-
-    fn issue_batch(&mut self) {
-        while let Some(mut request) = self.cpu.batch.pop_front() {
-            let grant = request.body_mut().grant.take().expect("a chosen request has its grant");
-            if self.issue(LANE, request, grant) == Device::Blocked {
-                return;
-            }
         }
     }
 }

@@ -60,7 +60,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let timeout_ns = self.queue.timeout_ns();
         let issued_at = Time::from_ns(flight.ends_at.as_ns().saturating_sub(timeout_ns));
         let expired = Expired { hctx, tag: flight.tag, issued_at, now: self.now };
-        let ends_at = match self.queue.driver.timeout(&mut self.cpu.ring, expired) {
+        let ring = self.ring.as_deref_mut().expect("the turn has its ring back");
+        let ends_at = match self.queue.driver.timeout(ring, expired) {
             // Its completion is at hand.
             TimeoutAnswer::Done => return NEVER,
             TimeoutAnswer::WaitUntil(at) => {

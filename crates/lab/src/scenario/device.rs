@@ -115,13 +115,13 @@ impl Driver for Device {
 
     fn commit_rqs(&self, _ring: &mut Self::Ring) {}
 
-    fn reap(&self, ring: &mut Self::Ring, done: &mut Vec<(InFlight, Status)>) {
+    fn reap(&self, ring: &mut Self::Ring, mut end: impl FnMut(InFlight, Status)) {
         if !self.finishes() {
             return;
         }
         for rq in ring.drain(..) {
             self.note(Event::Finished(rq.op(), rq.sector()));
-            done.push((rq, Status::Ok));
+            end(rq, Status::Ok);
         }
     }
 
