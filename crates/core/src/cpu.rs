@@ -11,8 +11,9 @@ use crate::enter::Refusal;
 use crate::ids::{CtxId, HctxId};
 use crate::lane::Lanes;
 use crate::live::Live;
-use crate::request::{Body, Done, Request};
+use crate::request::{Done, Request};
 use crate::stats::{Accounts, Tally};
+use crate::tags::Bodies;
 use crate::time::Time;
 use crate::timeout::NEVER;
 
@@ -41,7 +42,7 @@ pub(crate) struct Side {
     pub(crate) done: Vec<Done>,
     /// Memory of requests at hand, and with it their scheduler tags: given back in this turn, or
     /// taken for several bios at once. Empty between turns.
-    pub(crate) stash: Vec<Box<Body>>,
+    pub(crate) stash: Bodies,
     pub(crate) pool_hint: u32,
     /// Bios that wait to get in.
     pub(crate) entries: Entries,

@@ -232,7 +232,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let mut stop = None;
         for mut request in going.by_ref() {
             let body = request.body_mut();
-            if body.has_waited || body.is_special {
+            if body.has_waited | body.is_special {
                 self.note_issue(&mut request);
             }
             let body = request.body_mut();
@@ -259,11 +259,22 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         stop
     }
 
-    /// Notes what is out of the ordinary about a request that goes out.
-    #[cold]
+    /// Notes what is to be known of a request that goes out and was not simply submitted just now.
+    #[inline(always)]
     fn note_issue(&mut self, request: &mut Request) {
         if std::mem::take(&mut request.body_mut().has_waited) {
             self.note_wait(request);
+        }
+        if request.body().is_special {
+            self.note_special(request);
+        }
+    }
+
+    /// Notes what is out of the ordinary about a request that goes out.
+    #[cold]
+    fn note_special(&mut self, request: &Request) {
+        for follower in &request.body().followers {
+            self.live.pool.note_gone(follower.sched_tag());
         }
         if request.body().bio.flags.contains(Flags::POLLED) {
             self.cpu.polled += 1;
@@ -415,17 +426,22 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.cpu.lanes.of(kind_of(request))
     }
 
+    /// Notes that a request waits no longer, and what has held it up since its entry.
+    #[inline(always)]
+    fn note_wait(&mut self, request: &Request) {
+        self.live.pool.note_gone(request.sched_tag());
+        if request.body().entered_at != self.now {
+            self.note_holds(request);
+        }
+    }
+
     /// Notes what has held up a request between its entry and now.
     #[cold]
-    fn note_wait(&mut self, request: &Request) {
+    fn note_holds(&mut self, request: &Request) {
         let body = request.body();
         let wait_ns = self.now.since(body.entered_at).as_nanos() as u64;
         let (budget_ns, tag_ns, rest_ns) =
             body.holds.divide(self.queue.holds.read(self.now), wait_ns);
-        self.live.pool.note_gone(body.sched_tag);
-        for follower in &body.followers {
-            self.live.pool.note_gone(follower.sched_tag());
-        }
         let rest = if self.live.elevator.is_some() { Hold::Scheduler } else { Hold::Device };
         let reasons = [(Hold::Budget, budget_ns), (Hold::Tag, tag_ns), (rest, rest_ns)];
         for (why, ns) in reasons {

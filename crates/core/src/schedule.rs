@@ -6,7 +6,7 @@ use crate::combiner::Leave;
 use crate::cpu::BATCH;
 use crate::dispatch::{Device, note_waiting};
 use crate::driver::{Driver, Env, Wish};
-use crate::elevator::{Dispatch, Elevator, Merge, Run};
+use crate::elevator::{Added, Dispatch, Elevator, Run};
 use crate::ids::HctxId;
 use crate::queue::Locked;
 use crate::request::Request;
@@ -128,19 +128,14 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Gives a request to the scheduler, merged with one that it holds if that can be.
     fn insert(&mut self, elevator: &mut Elevator, request: Request) -> bool {
         let (volume, op) = (request.volume, request.op);
-        let request = if request.is_mergeable() {
-            match elevator.scheduler.merge(request, &self.live.limits) {
-                Merge::No(request) => request,
-                Merge::Merged => {
-                    self.queue.stats.merged(self.cpu.ctx, volume, op);
-                    self.cpu.counters.merged += 1;
-                    return false;
-                }
+        match elevator.scheduler.add(request, &self.live.limits, self.now) {
+            Added::Inserted(run) => run == Run::Yes,
+            Added::Merged => {
+                self.queue.stats.merged(self.cpu.ctx, volume, op);
+                self.cpu.counters.merged += 1;
+                false
             }
-        } else {
-            request
-        };
-        elevator.scheduler.insert(request, self.now) == Run::Yes
+        }
     }
 
     /// Takes from the scheduler what can go. Answers whether the batch is full and there may be
@@ -149,19 +144,26 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let hctx = self.queue.hctx(self.cpu.lanes[LANE].hctx);
         // A device that was busy lately gets one at a time: the rest can still be merged.
         let max = if hctx.dispatch_busy() > 0 { 1 } else { BATCH };
+        let mut ready = 0;
         while self.cpu.batch.len() < max {
-            if !elevator.scheduler.has_work() {
-                return false;
-            }
-            let chosen = self.cpu.batch.len() as u32;
-            if self.acquire(LANE, Waiter::Scheduler, chosen, max as u32 - chosen) == 0 {
-                *device = Device::Blocked;
-                return false;
+            if ready == 0 {
+                if !elevator.scheduler.has_work() {
+                    return false;
+                }
+                let chosen = self.cpu.batch.len() as u32;
+                ready = self.acquire(LANE, Waiter::Scheduler, chosen, max as u32 - chosen);
+                if ready == 0 {
+                    *device = Device::Blocked;
+                    return false;
+                }
             }
             match elevator.scheduler.dispatch(self.now) {
                 Dispatch::Request(mut request) => {
+                    ready -= 1;
+                    if self.cpu.batch.is_empty() {
+                        self.queue.idle_until.set(0);
+                    }
                     elevator.in_flight += 1;
-                    self.queue.idle_until.set(0);
                     request.body_mut().scheduled = true;
                     self.cpu.batch.push(request);
                 }

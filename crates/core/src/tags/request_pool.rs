@@ -21,6 +21,9 @@ pub(crate) struct RequestPool {
     waiting_since: Box<[Counter]>,
 }
 
+/// The memory of several requests, out of its places.
+pub(crate) type Bodies = Vec<Box<Body>>;
+
 /// The place of one request's memory: empty while the request is out.
 type Cell = CachePadded<UnsafeCell<Option<Box<Body>>>>;
 
@@ -52,7 +55,7 @@ impl RequestPool {
     }
 
     /// The memory of up to `max` requests, added to `stash`; see [`Sbitmap::get_run`].
-    pub(crate) fn take_run(&self, hint: &mut u32, max: u32, stash: &mut Vec<Box<Body>>) {
+    pub(crate) fn take_run(&self, hint: &mut u32, max: u32, stash: &mut Bodies) {
         let mut run = self.tags.get_run(hint, max).unwrap_or_default();
         while let Some(tag) = run.pop() {
             stash.push(self.body(tag));
@@ -60,7 +63,7 @@ impl RequestPool {
     }
 
     /// Puts the memory of requests that have ended to rest, and gives their tags back.
-    pub(crate) fn put_all(&self, stash: &mut Vec<Box<Body>>) {
+    pub(crate) fn put_all(&self, stash: &mut Bodies) {
         self.tags.put_all(stash.drain(..).map(|body| self.rest(body)));
     }
 
