@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::bitmap::Bitmap;
 use crate::ids::HctxId;
-use crate::sync::{AcqRel, AtomicU32, Omission, Relaxed, Release, SeqCst, fence};
+use crate::sync::{AcqRel, AtomicU32, Counter, Omission, Relaxed, Release, SeqCst, fence};
 use crossbeam_utils::CachePadded;
 
 /// How long mode `delayed` waits before everybody looks again (Linux's `BLK_MQ_BUDGET_DELAY`).
@@ -80,6 +80,10 @@ pub(crate) struct Budget {
     /// or its software queues), and one more for the scheduler, whose requests any hardware queue
     /// can take.
     waiting: CachePadded<Bitmap>,
+    /// Which of them have less than a fair share, a bit for each hardware queue, or for several if
+    /// there are more than 64: those at work give way to them. A counter, because no progress rests
+    /// on it: who is not given way to has units, and they come back.
+    short: CachePadded<Counter>,
     /// Units on their way to a hardware queue that waited, and was kicked.
     given: Box<[CachePadded<AtomicU32>]>,
 }
@@ -102,6 +106,7 @@ impl Budget {
             limit,
             used: CachePadded::new(AtomicU32::new(0)),
             waiting: CachePadded::new(Bitmap::new(nr_hctx + 1)),
+            short: CachePadded::default(),
             given: (0..nr_hctx).map(|_| CachePadded::new(AtomicU32::new(0))).collect(),
         }
     }
@@ -131,18 +136,34 @@ impl Budget {
     }
 
     /// Up to `max` units; or none, and then `who` is marked and will be kicked once a unit is free.
+    /// `held` says how many units it has already.
     ///
     /// A mark stays when the second try succeeds: another thread may rest on the same one. The kick
     /// it brings finds nothing to do and is passed on.
-    pub(crate) fn get(&self, who: Waiter, max: u32) -> Tokens {
+    pub(crate) fn get(&self, who: Waiter, max: u32, held: u32) -> Tokens {
         let tokens = self.try_get(max);
         if tokens.count() > 0 {
             return tokens;
         }
-        self.waiting.set(self.index(who));
+        let index = self.index(who);
+        // Set even if it seems to be: whoever takes a mark may be a thread of the same hardware
+        // queue, which then has looked for itself and kicks nobody.
+        self.waiting.set(index);
+        if let Waiter::Hctx(hctx) = who
+            && self.is_short(held)
+        {
+            self.short.set_bit(short_bit(hctx));
+        }
         // Pair B1, the waiter's side: the mark is published before the budget is looked at again.
         fence(SeqCst);
         self.try_get(max)
+    }
+
+    /// Whether `held` units are less than a fair share for one of those who wait; somebody who does
+    /// not wait has the rest.
+    fn is_short(&self, held: u32) -> bool {
+        let sharers = self.waiting.count().max(2);
+        held < (self.limit / sharers).max(1)
     }
 
     /// The units that came with a kick to `hctx`.
@@ -172,6 +193,22 @@ impl Budget {
         !self.waiting.is_empty()
     }
 
+    /// Whether somebody waits to whom those at work give way, as far as can be seen without a
+    /// fence.
+    #[inline]
+    pub(crate) fn must_give_way(&self) -> bool {
+        match self.mode {
+            BudgetMode::Handoff => self.short.get() != 0,
+            BudgetMode::Delayed | BudgetMode::None => self.has_waiters(),
+        }
+    }
+
+    /// Whether this hardware queue waits, as far as can be seen without a fence.
+    #[inline]
+    pub(crate) fn is_waiting(&self, hctx: HctxId) -> bool {
+        self.mode == BudgetMode::Handoff && self.waiting.contains(usize::from(hctx.0))
+    }
+
     /// Shares the free units among those who are marked: each gets its units and is answered to
     /// `kick`. The caller has executed a full fence since it last put a unit back (pair B1, the
     /// holder's side).
@@ -188,6 +225,9 @@ impl Budget {
         while left > 0 {
             if self.waiting.take(index) {
                 let who = self.waiter(index);
+                if let Waiter::Hctx(hctx) = who {
+                    self.short.clear_bit(short_bit(hctx));
+                }
                 left -= if hands_over { self.give(who, share).max(1).min(left) } else { 1 };
                 kick(who);
             }
@@ -215,6 +255,7 @@ impl Budget {
             self.waiting.clear(index);
             self.put(&mut Tokens(given.swap(0, AcqRel)));
         }
+        self.short.set(0);
     }
 
     /// Units handed out at the moment.
@@ -261,4 +302,8 @@ impl Budget {
             Waiter::Hctx(HctxId(u16::try_from(index).expect("hardware queues are numbered in u16")))
         }
     }
+}
+
+fn short_bit(hctx: HctxId) -> u32 {
+    u32::from(hctx.0) % u64::BITS
 }

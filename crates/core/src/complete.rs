@@ -63,6 +63,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if grant.hctx != home.hctx {
             return self.put_grant_elsewhere(grant);
         }
+        home.active -= 1;
         self.home.land(grant.tag.index());
         home.purse.put(grant);
     }

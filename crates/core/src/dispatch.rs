@@ -250,7 +250,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let asked = before - going.len();
         let taken = asked - usize::from(stop.is_some());
         self.ring = Some(ring);
-        self.cpu.lanes[lane].purse = purse;
+        let side = &mut self.cpu.lanes[lane];
+        side.purse = purse;
+        side.active += asked as i32;
         self.cpu.counters.issued += asked as u64;
         if taken > 0 {
             (self.uncommitted, self.issued) = (true, true);
@@ -372,7 +374,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if let Some(budget) = &self.queue.budget
             && side.purse.tokens.count() == reserved
         {
-            side.purse.tokens.join(budget.get(who, budget.at_once(wanted)));
+            let held = self.queue.hctx(side.hctx).nr_active(side.active);
+            side.purse.tokens.join(budget.get(who, budget.at_once(wanted), held));
             if side.purse.tokens.count() == reserved {
                 self.queue.holds.begin(Hold::Budget, self.now);
                 return 0;

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crossbeam_utils::CachePadded;
+
 use crate::bitmap::Bitmap;
 use crate::ids::CtxId;
 use crate::request::Request;
@@ -45,6 +47,8 @@ pub(crate) struct HardwareQueue {
     stopped: AtomicBool,
     /// How often the device was busy lately: a moving average, zero if it was not.
     dispatch_busy: Counter,
+    /// Requests in flight, without those of turns under way.
+    nr_active: CachePadded<Counter>,
     /// For each driver tag that is out, when its request's time is over and on whose ring it is.
     flight: Box<[Counter]>,
 }
@@ -78,6 +82,7 @@ impl HardwareQueue {
             tags: Sbitmap::new(nr_tags),
             stopped: AtomicBool::new(false),
             dispatch_busy: Counter::new(),
+            nr_active: CachePadded::default(),
             flight: (0..nr_tags).map(|_| Counter::new()).collect(),
         }
     }
@@ -157,6 +162,18 @@ impl HardwareQueue {
     #[inline]
     pub(crate) fn dispatch_busy(&self) -> u64 {
         self.dispatch_busy.get()
+    }
+
+    /// Notes so many requests more in flight, or fewer.
+    pub(crate) fn add_active(&self, more: i32) {
+        self.nr_active.add_shared(i64::from(more).cast_unsigned());
+    }
+
+    /// How many requests are in flight, as far as can be seen by a thread whose turn has seen
+    /// `more` go out than come back.
+    pub(crate) fn nr_active(&self, more: i32) -> u32 {
+        let active = self.nr_active.get().cast_signed() + i64::from(more);
+        u32::try_from(active).unwrap_or(0)
     }
 
     /// Notes that a request is in flight. `mark` is from [`Flight::mark`].

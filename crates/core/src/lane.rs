@@ -28,6 +28,8 @@ pub(crate) struct Lane {
     /// Driver tags and budget at hand: given back in this turn, or taken for several requests at
     /// once. Empty between turns.
     pub(crate) purse: Purse,
+    /// Requests sent in this turn, less those that have come back.
+    pub(crate) active: i32,
     pub(crate) tag_hint: u32,
     /// The software queue to serve next, so that each comes round.
     pub(crate) cursor: usize,
@@ -155,6 +157,7 @@ impl Lane {
             hctx: HctxId(0),
             plug: Vec::new(),
             purse: Purse::default(),
+            active: 0,
             tag_hint: 0,
             cursor: 0,
             due: false,

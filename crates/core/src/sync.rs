@@ -39,6 +39,16 @@ impl Counter {
         self.0.store(n, Relaxed);
     }
 
+    /// Adds a bit, whichever thread does so.
+    pub(crate) fn set_bit(&self, bit: u32) {
+        self.0.fetch_or(1 << bit, Relaxed);
+    }
+
+    /// Removes a bit, whichever thread does so.
+    pub(crate) fn clear_bit(&self, bit: u32) {
+        self.0.fetch_and(!(1 << bit), Relaxed);
+    }
+
     /// Sets it if it is `before`, and answers whether it was.
     pub(crate) fn exchange(&self, before: u64, after: u64) -> bool {
         self.0.compare_exchange(before, after, Relaxed, Relaxed).is_ok()

@@ -170,6 +170,9 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
     /// Gives back the driver tags and the budget at hand.
     pub(crate) fn empty_purses(&mut self) {
         for lane in self.cpu.lanes.iter_mut() {
+            if lane.active != 0 {
+                self.queue.hctx(lane.hctx).add_active(std::mem::take(&mut lane.active));
+            }
             if !lane.purse.tags.is_empty() {
                 self.queue.hctx(lane.hctx).put_tags(lane.purse.tags.drain(..));
                 lane.rests_on_tag = false;
@@ -192,8 +195,11 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         let hctx = self.queue.hctx(grant.hctx);
         hctx.land(grant.tag.index());
         if let Some(lane) = self.cpu.lanes.of_hctx(grant.hctx) {
-            return self.cpu.lanes[lane].purse.put(grant);
+            let lane = &mut self.cpu.lanes[lane];
+            lane.active -= 1;
+            return lane.purse.put(grant);
         }
+        hctx.add_active(-1);
         hctx.put_tag(grant.tag);
         if let Some(token) = grant.token {
             self.cpu.lanes[0].purse.tokens.add(token);
@@ -230,6 +236,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
                 self.admit_due = false;
                 self.admit();
             }
+            self.serve_own_first();
             if self.is_due() && passes < PASSES_MAX {
                 self.dispatch();
                 passes += 1;
@@ -292,11 +299,20 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         let kicked = self.came_back;
         let for_purse = |lane: &Lane| {
             let has_tokens = kicked || lane.purse.tokens.count() > 0;
-            has_tokens && budget.as_ref().is_some_and(Budget::has_waiters)
+            has_tokens && budget.as_ref().is_some_and(Budget::must_give_way)
                 || !lane.purse.tags.is_empty() && self.queue.hctx(lane.hctx).is_marked()
         };
         (kicked || !self.cpu.stash.is_empty()) && tenants.has_waiters()
             || self.cpu.lanes.iter().any(for_purse)
+    }
+
+    /// Budget is at hand that one of our own hardware queues waits for: it is run.
+    fn serve_own_first(&mut self) {
+        if let Some(budget) = &self.queue.budget {
+            for lane in self.cpu.lanes.iter_mut() {
+                lane.due |= lane.purse.tokens.count() > 0 && budget.is_waiting(lane.hctx);
+            }
+        }
     }
 
     /// Gives everything at hand back, and if anything came back looks at the marks.
