@@ -277,9 +277,11 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// one back will run us.
     pub(crate) fn acquire(&mut self, lane: usize, who: Waiter, wanted: u32) -> Option<Grant> {
         let side = &mut self.cpu.lanes[lane];
-        if side.rests_on_tag && side.purse.tags.is_empty() {
-            // Whoever puts a tag back runs us. Asking for budget before that would take it from
-            // others, or have it handed to and fro.
+        let hctx = self.queue.hctx(side.hctx);
+        if side.rests_on_tag && side.purse.tags.is_empty() && hctx.is_still_marked() {
+            // Whoever puts a tag back takes our mark, and then looks at what we have published.
+            // Asking for budget before that would take it from others, or have it handed to and
+            // fro.
             return None;
         }
         if let Some(budget) = &self.queue.budget
@@ -292,7 +294,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
         }
         if side.purse.tags.is_empty() {
-            let tags = self.queue.hctx(side.hctx).get_tags(&mut side.tag_hint, wanted);
+            let tags = hctx.get_tags(&mut side.tag_hint, wanted);
             // Looking at this mark at the end of the turn would be taking it from under ourselves.
             side.rests_on_tag = tags.is_none();
             let Some(tags) = tags else {

@@ -6,7 +6,8 @@ use crate::bitmap::Bitmap;
 use crate::ids::CtxId;
 use crate::request::Request;
 use crate::sync::{
-    AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Relaxed, Release, SeqCst, fence,
+    AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Omission, Relaxed, Release, SeqCst,
+    fence,
 };
 use crate::tags::{Sbitmap, TagRun};
 use crate::time::Time;
@@ -110,6 +111,17 @@ impl HardwareQueue {
     #[inline]
     pub(crate) fn is_marked(&self) -> bool {
         self.restart.load(Relaxed)
+    }
+
+    /// Whether the mark that the caller has left in this turn is there still, after it has
+    /// published what else it has. If not, another thread of this hardware queue has taken it, and
+    /// may have been done before that was published.
+    ///
+    /// M1, as in [`HardwareQueue::must_rerun`]: the fence orders "published" before "look at the
+    /// mark".
+    pub(crate) fn is_still_marked(&self) -> bool {
+        fence(SeqCst);
+        self.restart.load(Relaxed) || Omission::MarkLook.is_made()
     }
 
     /// Stops or starts it. Who starts it kicks it afterwards, whatever it holds, so no run that was

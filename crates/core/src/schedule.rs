@@ -10,6 +10,7 @@ use crate::elevator::{Dispatch, Elevator, Merge, Run};
 use crate::ids::HctxId;
 use crate::queue::Locked;
 use crate::request::Request;
+use crate::sync::Omission;
 use crate::turn::Turn;
 
 /// How often the holder of the scheduler looks again for those who found it held, before it lets go
@@ -51,9 +52,20 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             run = true;
             if device == Device::Blocked {
                 self.kick_others();
+                device = self.look_again();
             }
         }
         self.issue_batch();
+    }
+
+    /// Somebody left a note and relies on us. If his hardware queue is ours, he may be the one who
+    /// has put back the tag or the budget that we rest on: our mark is taken, and he would have run
+    /// the scheduler himself, had we not held it. So the device may be asked again, unless requests
+    /// wait in the dispatch list: they go first, and whoever sends them runs the scheduler next.
+    fn look_again(&self) -> Device {
+        let hctx = self.queue.hctx(self.cpu.lanes[LANE].hctx);
+        let is_blocked = hctx.has_dispatch() || Omission::NoteLook.is_made();
+        if is_blocked { Device::Blocked } else { Device::Ready }
     }
 
     /// Somebody left a note and relies on us, but our hardware queue is blocked. His may not be.

@@ -27,6 +27,8 @@ crate::flavours! {
     pub(crate) mod inbox;
     #[path = "medium.rs"]
     pub(crate) mod medium;
+    #[path = "note.rs"]
+    pub(crate) mod note;
     #[path = "reconfigure.rs"]
     pub(crate) mod reconfigure;
     #[path = "tags.rs"]
@@ -120,6 +122,46 @@ pub const SCENARIOS: &[Scenario] = &[
         bug: None,
         loom: Some(Plan::clean(under_loom::founding::deadline, &[2])),
         shuttle: Some(Plan::clean(under_shuttle::founding::deadline, &[3])),
+    },
+    Scenario {
+        name: "note-tag",
+        about: "A puts the one tag back while B, on its hctx, holds the scheduler and comes for it",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::note::tag, &[3])),
+        shuttle: Some(Plan::clean(under_shuttle::note::tag, &[3])),
+    },
+    Scenario {
+        name: "note-tag-no-look",
+        about: "As note-tag, B does not look again for the note that A left: must be found",
+        row: None,
+        bug: Some("note-look"),
+        loom: Some(Plan::finds("stall", under_loom::note::tag_no_look, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::note::tag_no_look, &[3])),
+    },
+    Scenario {
+        name: "note-tag-stale-mark",
+        about: "As note-tag, B relies on a mark that A has taken: must be found",
+        row: None,
+        bug: Some("mark-look"),
+        loom: Some(Plan::finds("stall", under_loom::note::tag_stale_mark, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::note::tag_stale_mark, &[3])),
+    },
+    Scenario {
+        name: "note-budget",
+        about: "As note-tag, with the one unit of budget",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::note::budget, &[3])),
+        shuttle: Some(Plan::clean(under_shuttle::note::budget, &[3])),
+    },
+    Scenario {
+        name: "note-budget-no-look",
+        about: "As note-budget, B does not look again for the note that A left: must be found",
+        row: None,
+        bug: Some("note-look"),
+        loom: Some(Plan::finds("stall", under_loom::note::budget_no_look, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::note::budget_no_look, &[3])),
     },
     Scenario {
         name: "inbox",
