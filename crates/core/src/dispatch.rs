@@ -220,6 +220,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         // What is at hand is in nobody's flight, and must not pass for it in `must_rerun`.
         self.empty_purses();
         let hctx = self.queue.hctx(self.cpu.lanes[lane].hctx);
+        hctx.rest_on(restarter);
         hctx.push_dispatch_front(bounced.drain(..));
         self.cpu.batch = bounced;
         let must_rerun = match restarter {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::bitmap::Bitmap;
+use crate::driver::Restarter;
 use crate::ids::CtxId;
 use crate::request::Request;
 use crate::sync::{
@@ -46,6 +47,9 @@ pub(crate) struct HardwareQueue {
     stopped: AtomicBool,
     /// How often the device was busy lately: a moving average, zero if it was not.
     dispatch_busy: Counter,
+    /// Whom what was refused last rests on, until the device takes something again; see
+    /// [`HardwareQueue::rest_on`].
+    rests_on: Counter,
     /// For each driver tag that is out, when its request's time is over and on whose ring it is.
     flight: Box<[Counter]>,
 }
@@ -67,6 +71,10 @@ const FLIGHT_SHIFT: u32 = 10;
 const BUSY_WEIGHT: u64 = 8;
 const BUSY_FACTOR: u64 = 16;
 
+/// What stands in `rests_on` where it is no time.
+const RESTS_ON_COMPLETION: u64 = u64::MAX;
+const RESTS_ON_KICK: u64 = u64::MAX - 1;
+
 impl HardwareQueue {
     pub(crate) fn new(nr_tags: u32, nr_requests: usize, nr_ctx: usize) -> Self {
         HardwareQueue {
@@ -77,6 +85,7 @@ impl HardwareQueue {
             tags: Sbitmap::new(nr_tags),
             stopped: AtomicBool::new(false),
             dispatch_busy: Counter::new(),
+            rests_on: Counter::new(),
             flight: (0..nr_tags).map(|_| Counter::new()).collect(),
         }
     }
@@ -143,8 +152,38 @@ impl HardwareQueue {
         if before == 0 && !is_busy {
             return;
         }
+        if !is_busy {
+            self.rests_on.set(0);
+        }
         let more = if is_busy { BUSY_FACTOR } else { 0 };
         self.dispatch_busy.set((before * (BUSY_WEIGHT - 1) + more) / BUSY_WEIGHT);
+    }
+
+    /// Notes whom the device has named to restart what it refused.
+    pub(crate) fn rest_on(&self, restarter: Restarter) {
+        self.rests_on.set(match restarter {
+            Restarter::Completion => RESTS_ON_COMPLETION,
+            Restarter::Kick => RESTS_ON_KICK,
+            // Times that far are never.
+            Restarter::RetryAt(at) => at.as_ns().clamp(1, RESTS_ON_KICK - 1),
+        });
+    }
+
+    /// The driver gives the kick that it owed, if it owed one.
+    pub(crate) fn driver_kicks(&self) {
+        self.rests_on.exchange(RESTS_ON_KICK, 0);
+    }
+
+    /// Whom the requests in the dispatch list rest on because the device was busy; nobody if it has
+    /// taken something since.
+    pub(crate) fn rests_on(&self) -> Option<Restarter> {
+        match self.rests_on.get() {
+            _ if !self.has_dispatch() => None,
+            0 => None,
+            RESTS_ON_COMPLETION => Some(Restarter::Completion),
+            RESTS_ON_KICK => Some(Restarter::Kick),
+            at => Some(Restarter::RetryAt(Time::from_ns(at))),
+        }
     }
 
     /// How busy the device was lately: zero if it was not, and then requests go to it in bulk.

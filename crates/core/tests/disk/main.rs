@@ -10,3 +10,4 @@ mod merge;
 mod order;
 mod split;
 mod timeout;
+mod watch;
