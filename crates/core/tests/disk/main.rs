@@ -9,5 +9,7 @@ mod flush;
 mod merge;
 mod order;
 mod split;
+mod stop;
 mod timeout;
+mod watch;
 mod watch;
