@@ -303,6 +303,11 @@ impl<D: Driver, E: Env> Queue<D, E> {
         self.timeout_ns.get()
     }
 
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        let ns = self.timeout_ns();
+        (ns != u64::MAX).then(|| Duration::from_nanos(ns))
+    }
+
     fn sum(&self, of: impl Fn(VolumeId) -> bool) -> Figures {
         let mut sum = Figures::default();
         for volume in (0..self.stats.nr_volumes()).map(|index| VolumeId(index as u32)) {
