@@ -1,7 +1,6 @@
 //! How requests end: what they held goes back, and whoever is owed an answer gets it.
 
 use crate::bio::{Flags, TenantId};
-use crate::cpu::BATCH;
 use crate::dispatch::note_waiting;
 use crate::driver::{Driver, Env};
 use crate::elevator::Completion;
@@ -13,21 +12,11 @@ use crate::sync::Omission;
 use crate::turn::Turn;
 
 impl<D: Driver, E: Env> Turn<'_, D, E> {
-    /// Asks the device what it has finished, and ends all of it: at most as many as were in flight.
+    /// Asks the device what it has finished, and ends all of it.
     pub fn reap(&mut self) {
-        loop {
-            let mut reaped = std::mem::take(&mut self.cpu.reaped);
-            assert!(reaped.is_empty(), "what was reaped before has been ended");
-            self.queue.driver.reap(&mut self.cpu.ring, &mut reaped);
-            let full = reaped.len() >= BATCH;
-            for (request, status) in reaped.drain(..) {
-                self.complete(request, status);
-            }
-            self.cpu.reaped = reaped;
-            if !full {
-                return;
-            }
-        }
+        let ring = self.ring.take().expect("a driver that is asked asks nothing itself");
+        self.queue.driver.reap(ring, |request, status| self.complete(request, status));
+        self.ring = Some(ring);
     }
 
     /// Ends a request that the device has finished.
@@ -70,8 +59,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if body.is_special && body.bio.flags.contains(Flags::POLLED) {
             self.cpu.polled = self.cpu.polled.saturating_sub(1);
         }
-        self.queue.hctx(grant.hctx).land(grant.tag.index());
-        self.put_grant(grant);
+        let home = &mut self.cpu.lanes[0];
+        if grant.hctx != home.hctx {
+            return self.put_grant_elsewhere(grant);
+        }
+        self.home.land(grant.tag.index());
+        home.purse.put(grant);
     }
 
     /// Ends a request that holds nothing any more: the scheduler is told, and then each bio ends.
@@ -128,7 +121,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             answer;
         let ended = Ended { volume, op, submitted_at, issued_at, is_ok: status.is_ok() };
         self.account(ended, nr_sectors);
-        self.cpu.counters.completed += 1;
+        self.cpu.tally.apart += 1;
         let done = match parent {
             None => Done { cookie, status, issued_at, submitted_at, memory },
             Some(parent) => {
@@ -149,14 +142,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let body = request.body();
         let (volume, op, issued_at, submitted_at) =
             (body.bio.volume, body.bio.op, body.issued_at, body.submitted_at);
-        let (ctx, tenant, cookie) = (body.ctx, body.tenant, body.bio.cookie);
+        let (ctx, cookie) = (body.ctx, body.bio.cookie);
         let ended = Ended { volume, op, submitted_at, issued_at, is_ok: status.is_ok() };
         self.account(ended, body.own_sectors);
-        self.cpu.counters.completed += 1;
-        self.ended = true;
-        self.leave_tenant(tenant);
-        let tag = self.live.pool.rest(request.into_body());
-        self.put_sched_tag(tag);
+        self.put_body(request.into_body());
         let memory = Memory::Returned;
         self.tell(ctx, Done { cookie, status, issued_at, submitted_at, memory });
     }
@@ -181,20 +170,27 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             self.queue.stats.start(accounts, volume, count, self.now);
             self.cpu.begun.1 = 0;
         }
-        if self.cpu.tally.count > 0 {
-            self.queue.stats.end(accounts, &self.cpu.tally, self.now);
-            self.cpu.tally.count = 0;
-            self.cpu.tally.sectors = 0;
+        let tally = self.cpu.tally;
+        if tally.count == 0 {
+            return;
+        }
+        self.queue.stats.end(accounts, &tally, self.now);
+        (self.cpu.tally.count, self.cpu.tally.apart, self.cpu.tally.sectors) = (0, 0, 0);
+        self.cpu.counters.completed += tally.count;
+        if tally.count > tally.apart {
+            self.ended = true;
+            let tenant = self.queue.tenants.owner(tally.of.volume);
+            let tenant = tenant.expect("a volume that has requests has a tenant");
+            self.leave_tenant(tenant, (tally.count - tally.apart) as i32);
         }
     }
 
-    /// A request of a tenant's holds its tag no longer.
-    #[inline(always)]
-    fn leave_tenant(&mut self, tenant: TenantId) {
+    /// So many requests of a tenant's hold their tags no longer.
+    fn leave_tenant(&mut self, tenant: TenantId, count: i32) {
         self.touch(tenant);
         let side = &mut self.cpu.tenants[tenant.0 as usize];
-        side.room += 1;
-        side.more -= 1;
+        side.room += count;
+        side.more -= count;
     }
 
     /// The memory goes back to its place, and then the submitter is told, unless it was before.
@@ -204,13 +200,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let tenant = body.tenant;
         let body_has_waited = body.has_waited;
         let answer = Answer::of(body);
-        self.leave_tenant(tenant);
+        self.leave_tenant(tenant, 1);
         if body_has_waited {
             // It has ended without having gone to the device.
             self.live.pool.note_gone(request.sched_tag());
         }
-        let tag = self.live.pool.rest(request.into_body());
-        self.put_sched_tag(tag);
+        self.put_body(request.into_body());
         self.ended = true;
         if is_answered {
             self.return_late(answer);
@@ -265,7 +260,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let followers: Vec<Request> = request.unmerge().collect();
         for mut single in std::iter::once(request).chain(followers) {
             self.begin_wait(&mut single);
-            self.cpu.lanes[lane].plug.push_back(single);
+            self.cpu.lanes[lane].plug.push(single);
         }
         self.cpu.lanes[lane].due = true;
     }

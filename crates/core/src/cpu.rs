@@ -1,21 +1,19 @@
 //! What a thread brings to its turns, and keeps between them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::vec;
 
 use crate::admission::{Credit, Entries};
-use crate::bio::VolumeId;
-use crate::budget::Tokens;
+use crate::bio::{TenantId, VolumeId};
 use crate::driver::Driver;
 use crate::elevator::Completion;
 use crate::enter::Refusal;
 use crate::ids::{CtxId, HctxId};
-use crate::live::{HctxType, Live};
-use crate::request::{Done, InFlight, Request};
+use crate::lane::Lanes;
+use crate::live::Live;
+use crate::request::{Done, Request};
 use crate::stats::{Accounts, Tally};
-use crate::status::Status;
-use crate::tags::TagRun;
+use crate::tags::Bodies;
 use crate::time::Time;
 use crate::timeout::NEVER;
 
@@ -26,31 +24,31 @@ pub(crate) const BATCH: usize = 32;
 /// here is the thread's alone and costs no synchronisation.
 pub struct Cpu<D: Driver> {
     pub(crate) live: Arc<Live>,
-    pub(crate) side: Side<D>,
+    pub(crate) ring: D::Ring,
+    pub(crate) side: Side,
 }
 
-/// A thread without its view of the queue, so that a turn can borrow both.
-pub(crate) struct Side<D: Driver> {
+/// A thread without its ring and its view of the queue, so that a turn can borrow all three.
+pub(crate) struct Side {
     pub(crate) ctx: CtxId,
-    pub(crate) ring: D::Ring,
-    /// Its side of each hardware queue that it uses, the default one first.
-    pub(crate) lanes: Vec<Lane>,
-    /// The lane for each kind of request.
-    lane_of: [u8; 3],
+    /// Its side of each hardware queue that it uses.
+    pub(crate) lanes: Lanes,
     /// What the scheduler has not yet been told.
     pub(crate) completions: Vec<Completion>,
-    /// Chosen by the scheduler and not yet sent on.
-    pub(crate) batch: VecDeque<Request>,
+    /// Chosen and not yet sent on; budget and tags for it are at hand.
+    pub(crate) batch: Vec<Request>,
     /// Given back by the driver, for the scheduler.
     pub(crate) returned: Vec<Request>,
-    pub(crate) reaped: Vec<(InFlight, Status)>,
     pub(crate) done: Vec<Done>,
-    /// Scheduler tags at hand: given back in this turn, or taken for several bios at once.
-    pub(crate) stash: TagRun,
+    /// Memory of requests at hand, and with it their scheduler tags: given back in this turn, or
+    /// taken for several bios at once. Empty between turns.
+    pub(crate) stash: Bodies,
     pub(crate) pool_hint: u32,
     /// Bios that wait to get in.
     pub(crate) entries: Entries,
     pub(crate) tenants: Box<[TenantSide]>,
+    /// For whom bios come in without another look at anything.
+    pub(crate) open: Open,
     /// Tenants that this turn has looked at.
     pub(crate) touched: Vec<u32>,
     /// The number of this turn.
@@ -73,32 +71,17 @@ pub(crate) struct Side<D: Driver> {
     pub(crate) begun: (VolumeId, u64),
 }
 
-/// A thread's side of one hardware queue.
-#[derive(Debug)]
-pub(crate) struct Lane {
-    pub(crate) hctx: HctxId,
-    /// Submitted in this turn and not yet sent on.
-    pub(crate) plug: VecDeque<Request>,
-    /// Driver tags and budget at hand: given back in this turn, or taken for several requests at
-    /// once. Empty between turns.
-    pub(crate) purse: Purse,
-    pub(crate) tag_hint: u32,
-    /// The software queue to serve next, so that each comes round.
-    pub(crate) cursor: usize,
-    /// It has to be run.
-    pub(crate) due: bool,
-    /// Its last run ended at a busy answer, whose restarter sees to the rest.
-    pub(crate) busy: bool,
-    /// The last try to get a tag left a mark, and we have put no tag back since: the mark is for
-    /// whoever does.
-    pub(crate) rests_on_tag: bool,
-}
-
-/// What it takes to send requests.
-#[derive(Debug, Default)]
-pub(crate) struct Purse {
-    pub(crate) tags: TagRun,
-    pub(crate) tokens: Tokens,
+/// A volume whose tenant was looked at in this turn: so many of its bios may come in as long as
+/// nothing about them is out of the ordinary. What that means for the tenant's `room` is noted when
+/// the next look is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Open {
+    pub(crate) volume: VolumeId,
+    pub(crate) tenant: TenantId,
+    pub(crate) is_limited: bool,
+    /// How many were allowed, and how many of them are left.
+    pub(crate) allowed: u32,
+    pub(crate) left: u32,
 }
 
 /// What a thread knows of a tenant in one turn.
@@ -149,21 +132,20 @@ impl<D: Driver> Cpu<D> {
         accounts: Arc<Accounts>,
     ) -> Self {
         let capacity = live.nr_requests as usize;
-        let mut side = Side {
+        let lanes = Lanes::new(ctx, &live);
+        let side = Side {
             ctx,
-            ring,
-            lanes: Vec::new(),
-            lane_of: [0; 3],
+            lanes,
             completions: Vec::with_capacity(capacity),
-            batch: VecDeque::with_capacity(BATCH),
+            batch: Vec::with_capacity(BATCH),
             returned: Vec::with_capacity(BATCH),
-            reaped: Vec::with_capacity(BATCH),
             done: Vec::with_capacity(capacity),
-            stash: TagRun::default(),
+            stash: Vec::with_capacity(capacity),
             // Neighbours begin in different words, so that they seldom meet.
             pool_hint: u32::from(ctx.0),
             entries: Entries::new(nr_tenants, entry_max),
             tenants: vec![TenantSide::default(); nr_tenants].into_boxed_slice(),
+            open: Open::default(),
             touched: Vec::with_capacity(nr_tenants),
             turn: 0,
             refused: Vec::with_capacity(3 * nr_tenants),
@@ -176,8 +158,7 @@ impl<D: Driver> Cpu<D> {
             tally: Tally::default(),
             begun: (VolumeId(0), 0),
         };
-        side.make_lanes(&live);
-        Cpu { live, side }
+        Cpu { live, ring, side }
     }
 
     /// The submitter.
@@ -192,12 +173,12 @@ impl<D: Driver> Cpu<D> {
 
     /// The thread's ring, to wait on.
     pub fn ring(&self) -> &D::Ring {
-        &self.side.ring
+        &self.ring
     }
 
     /// The thread's ring, to set it up.
     pub fn ring_mut(&mut self) -> &mut D::Ring {
-        &mut self.side.ring
+        &mut self.ring
     }
 
     /// The bios of this submitter that have ended in this thread's turns, in the order of their
@@ -229,58 +210,5 @@ impl<D: Driver> Cpu<D> {
     /// What the thread has done so far.
     pub fn counters(&self) -> &Counters {
         &self.side.counters
-    }
-}
-
-impl<D: Driver> Side<D> {
-    /// Lays the lanes anew, after the hardware queues have changed.
-    pub(crate) fn make_lanes(&mut self, live: &Live) {
-        assert!(self.lanes.iter().all(Lane::is_idle), "a lane that goes holds nothing");
-        self.lanes.clear();
-        for kind in [HctxType::Default, HctxType::Read, HctxType::Poll] {
-            // With a scheduler everything goes by the queue of whoever dispatches it.
-            let kind_of_queue = if live.elevator.is_some() { HctxType::Default } else { kind };
-            let hctx = live.maps.hctx(self.ctx, kind_of_queue);
-            let known = self.lanes.iter().position(|lane| lane.hctx == hctx);
-            let lane = known.unwrap_or_else(|| {
-                self.lanes.push(Lane::new(hctx, live.nr_requests, self.ctx));
-                self.lanes.len() - 1
-            });
-            self.lane_of[kind as usize] = lane as u8;
-        }
-    }
-
-    /// The lane of a kind of request.
-    #[inline]
-    pub(crate) fn lane_of(&self, kind: HctxType) -> usize {
-        usize::from(self.lane_of[kind as usize])
-    }
-
-    /// The lane of a hardware queue, if this thread uses it.
-    #[inline]
-    pub(crate) fn lane_of_hctx(&self, hctx: HctxId) -> Option<usize> {
-        if self.lanes[0].hctx == hctx {
-            return Some(0);
-        }
-        self.lanes.iter().position(|lane| lane.hctx == hctx)
-    }
-}
-
-impl Lane {
-    fn new(hctx: HctxId, nr_requests: u32, ctx: CtxId) -> Self {
-        Lane {
-            hctx,
-            plug: VecDeque::with_capacity(nr_requests as usize),
-            purse: Purse::default(),
-            tag_hint: u32::from(ctx.0),
-            cursor: 0,
-            due: false,
-            busy: false,
-            rests_on_tag: false,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.plug.is_empty() && self.purse.tags.is_empty() && self.purse.tokens.count() == 0
     }
 }

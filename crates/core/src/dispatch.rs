@@ -7,6 +7,8 @@
 //! ab3cee3762e5, 9ba52e5812e5). The price is the seed's: a unit may be taken and no request found,
 //! because another thread was quicker. Such a unit goes back, and the end of the turn hands it on.
 
+use std::vec::Drain;
+
 use crate::bio::Flags;
 use crate::budget::Waiter;
 use crate::cpu::BATCH;
@@ -14,11 +16,19 @@ use crate::driver::{Driver, Env, QueueRq, Restarter, Wish};
 use crate::enter::kind_of;
 use crate::hold::Holds;
 use crate::live::Live;
-use crate::request::{Grant, InFlight, Request};
+use crate::request::{InFlight, Request};
 use crate::stats::Hold;
 use crate::status::Status;
 use crate::time::Time;
 use crate::turn::Turn;
+
+/// Why requests are not given to the driver any more.
+enum Stop {
+    /// It has ended this one without starting it.
+    Failed(InFlight, Status),
+    /// It does not take this one now.
+    Busy(InFlight, Restarter),
+}
 
 /// Whether the device takes more.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,14 +79,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let id = self.cpu.lanes[lane].hctx;
         let hctx = self.queue.hctx(id);
         while hctx.has_dispatch() {
-            let Some(grant) = self.acquire(lane, Waiter::Hctx(id), 1) else {
+            if self.acquire(lane, Waiter::Hctx(id), 0, 1) == 0 {
                 return Device::Blocked;
-            };
+            }
             let Some(request) = hctx.pop_dispatch() else {
-                self.release(grant);
+                self.in_vain = true;
                 return Device::Ready;
             };
-            if self.issue(lane, request, grant) == Device::Blocked {
+            self.cpu.batch.push(request);
+            if self.issue_batch(lane) == Device::Blocked {
                 return Device::Blocked;
             }
         }
@@ -104,13 +115,17 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             // where it can be merged and comes round; else it gets them in bulk.
             let is_busy = self.queue.hctx(id).dispatch_busy() > 0;
             let wanted = if is_busy { 1 } else { BATCH as u32 };
-            let Some(grant) = self.acquire(lane, Waiter::Hctx(id), wanted) else { return };
-            let Some((request, was_last)) = self.take_published(lane, ctx) else {
-                // The seed's moment: we hold a unit, and other threads took all the requests.
-                self.release(grant);
+            let ready = self.acquire(lane, Waiter::Hctx(id), 0, wanted);
+            if ready == 0 {
                 return;
-            };
-            if self.issue(lane, request, grant) == Device::Blocked {
+            }
+            let was_last = self.take_published(lane, ctx, ready as usize);
+            if self.cpu.batch.is_empty() {
+                // The seed's moment: we hold a unit, and other threads took all the requests.
+                self.in_vain = true;
+                return;
+            }
+            if self.issue_batch(lane) == Device::Blocked {
                 return;
             }
             next = if was_last { None } else { self.next_published(lane) };
@@ -121,16 +136,44 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// asks again in a way that leaves a mark.
     fn issue_plugged(&mut self, lane: usize) -> Device {
         loop {
-            let wanted = self.cpu.lanes[lane].plug.len() as u32;
-            if wanted == 0 {
+            let wanted = self.cpu.lanes[lane].plug.len();
+            let ready = self.try_acquire(lane, wanted as u32) as usize;
+            if ready == 0 {
                 return Device::Ready;
             }
-            let Some(grant) = self.try_acquire(lane, wanted) else { return Device::Ready };
-            let request = self.cpu.lanes[lane].plug.pop_front().expect("the plug is not empty");
-            if self.issue_inline(lane, request, grant) == Device::Blocked {
+            let mut plug = std::mem::take(&mut self.cpu.lanes[lane].plug);
+            let mut going = plug.drain(..ready);
+            let refused = self.issue(lane, &mut going);
+            if refused.is_some() {
+                let stopped: Vec<Request> = going.collect();
+                plug.splice(..0, stopped);
+            } else {
+                drop(going);
+            }
+            // What failed at once may have come back as several.
+            plug.append(&mut self.cpu.lanes[lane].plug);
+            self.cpu.lanes[lane].plug = plug;
+            if let Some((refused, restarter)) = refused {
+                self.bounce(lane, refused, std::iter::empty(), restarter);
                 return Device::Blocked;
             }
         }
+    }
+
+    /// Sends the batch, for which everything is at hand. What the device does not take waits in the
+    /// dispatch list for whom the driver named.
+    pub(crate) fn issue_batch(&mut self, lane: usize) -> Device {
+        let mut batch = std::mem::take(&mut self.cpu.batch);
+        let mut going = batch.drain(..);
+        let mut device = Device::Ready;
+        if let Some((refused, restarter)) = self.issue(lane, &mut going) {
+            self.bounce(lane, refused, going, restarter);
+            device = Device::Blocked;
+        } else {
+            drop(going);
+        }
+        self.cpu.batch = batch;
+        device
     }
 
     /// The next software queue that has something.
@@ -139,90 +182,129 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.queue.hctx(lane.hctx).ctx_map.next_from(lane.cursor)
     }
 
-    /// The first request of software queue `ctx`, or of another if that has become empty, and
-    /// whether it was the last of all. `None` says that all are empty: somebody may rely on us for
-    /// any of them.
-    fn take_published(&mut self, lane: usize, ctx: usize) -> Option<(Request, bool)> {
+    /// Takes up to `max` requests of software queue `ctx`, or of another if that has become empty,
+    /// into the batch, and answers whether they were the last of all. An empty batch says that all
+    /// are empty: somebody may rely on us for any of them.
+    fn take_published(&mut self, lane: usize, ctx: usize, max: usize) -> bool {
         let map = &self.queue.hctx(self.cpu.lanes[lane].hctx).ctx_map;
         let mut next = Some(ctx);
         while let Some(ctx) = next {
             let after = ctx + 1;
             self.cpu.lanes[lane].cursor =
                 if after == self.queue.software.len() { 0 } else { after };
-            let taken = self.queue.software[ctx].with(lane, |published| {
-                let request = published.requests.pop_front();
-                let was_last = published.is_empty() && map.clear(ctx);
-                request.map(|request| (request, was_last))
+            let batch = &mut self.cpu.batch;
+            let was_last = self.queue.software[ctx].with(lane, |published| {
+                let count = published.requests.len().min(max);
+                batch.extend(published.requests.drain(..count));
+                published.is_empty() && map.clear(ctx)
             });
-            if taken.is_some() {
-                return taken;
+            if !self.cpu.batch.is_empty() {
+                return was_last;
             }
             next = self.next_published(lane);
         }
-        None
+        true
     }
 
-    /// Gives one request to the driver.
-    pub(crate) fn issue(&mut self, lane: usize, request: Request, grant: Grant) -> Device {
-        self.issue_inline(lane, request, grant)
-    }
-
-    #[inline(always)]
-    fn issue_inline(&mut self, lane: usize, mut request: Request, grant: Grant) -> Device {
-        let now = self.now;
-        assert!(grant.hctx == self.cpu.lanes[lane].hctx, "a request rides its dispatcher's ring");
-        let hctx = self.queue.hctx(grant.hctx);
-        let body = request.body_mut();
-        if body.has_waited {
-            body.has_waited = false;
-            self.note_wait(&request);
+    /// Gives requests to the driver, for which tags and budget are at hand, until it refuses one.
+    fn issue(
+        &mut self,
+        lane: usize,
+        going: &mut Drain<'_, Request>,
+    ) -> Option<(InFlight, Restarter)> {
+        loop {
+            match self.issue_run(lane, going)? {
+                Stop::Failed(request, status) => self.complete(request, status),
+                Stop::Busy(request, restarter) => return Some((request, restarter)),
+            }
         }
-        let body = request.body_mut();
-        body.issued_at = now;
-        hctx.take_off(grant.tag.index(), self.flight_mark);
-        body.grant = Some(grant);
-        if body.is_special && body.bio.flags.contains(Flags::POLLED) {
+    }
+
+    /// As [`Turn::issue`], up to the first that is not taken.
+    #[inline(always)]
+    fn issue_run(&mut self, lane: usize, going: &mut Drain<'_, Request>) -> Option<Stop> {
+        let id = self.cpu.lanes[lane].hctx;
+        let hctx = self.queue.hctx(id);
+        let has_budget = self.queue.budget.is_some();
+        let ring = self.ring.take().expect("a driver that is asked asks nothing itself");
+        let mut purse = std::mem::take(&mut self.cpu.lanes[lane].purse);
+        let before = going.len();
+        let mut stop = None;
+        for mut request in going.by_ref() {
+            let body = request.body_mut();
+            if body.has_waited | body.is_special {
+                self.note_issue(&mut request);
+            }
+            let body = request.body_mut();
+            body.issued_at = self.now;
+            let grant = purse.grant(id, has_budget);
+            hctx.take_off(grant.tag.index(), self.flight_mark);
+            body.grant = Some(grant);
+            stop = match self.queue.driver.queue_rq(ring, InFlight(request)) {
+                QueueRq::Queued => continue,
+                QueueRq::Failed(request, status) => Some(Stop::Failed(request, status)),
+                QueueRq::Busy(request, restarter) => Some(Stop::Busy(request, restarter)),
+            };
+            break;
+        }
+        let asked = before - going.len();
+        let taken = asked - usize::from(stop.is_some());
+        self.ring = Some(ring);
+        self.cpu.lanes[lane].purse = purse;
+        self.cpu.counters.issued += asked as u64;
+        if taken > 0 {
+            (self.uncommitted, self.issued) = (true, true);
+            hctx.note_taken(taken as u32);
+        }
+        stop
+    }
+
+    /// Notes what is to be known of a request that goes out and was not simply submitted just now.
+    #[inline(always)]
+    fn note_issue(&mut self, request: &mut Request) {
+        if std::mem::take(&mut request.body_mut().has_waited) {
+            self.note_wait(request);
+        }
+        if request.body().is_special {
+            self.note_special(request);
+        }
+    }
+
+    /// Notes what is out of the ordinary about a request that goes out.
+    #[cold]
+    fn note_special(&mut self, request: &Request) {
+        for follower in &request.body().followers {
+            self.live.pool.note_gone(follower.sched_tag());
+        }
+        if request.body().bio.flags.contains(Flags::POLLED) {
             self.cpu.polled += 1;
         }
-        self.cpu.counters.issued += 1;
-        match self.queue.driver.queue_rq(&mut self.cpu.ring, InFlight(request)) {
-            QueueRq::Queued => {
-                self.uncommitted = true;
-                self.issued = true;
-                hctx.note_busy(false);
-            }
-            QueueRq::Failed(request, status) => self.complete_failed(request, status),
-            QueueRq::Busy(request, restarter) => {
-                hctx.note_busy(true);
-                self.bounce(lane, request, restarter);
-                return Device::Blocked;
-            }
-        }
-        Device::Ready
-    }
-
-    #[cold]
-    fn complete_failed(&mut self, request: InFlight, status: Status) {
-        self.complete(request, status);
     }
 
     /// The device is busy: the request, and those that were to follow it, wait in the dispatch list
     /// for whom the driver named.
-    fn bounce(&mut self, lane: usize, request: InFlight, restarter: Restarter) {
+    fn bounce(
+        &mut self,
+        lane: usize,
+        refused: InFlight,
+        rest: impl DoubleEndedIterator<Item = Request>,
+        restarter: Restarter,
+    ) {
         self.cpu.counters.busy += 1;
         self.cpu.lanes[lane].busy = true;
-        self.cpu.batch.push_front(request.0);
-        let mut bounced = std::mem::take(&mut self.cpu.batch);
-        for request in &mut bounced {
-            self.give_back(request);
-            note_waiting(request, self.live, self.queue.holds.read(self.now), self.now);
-        }
+        let InFlight(mut refused) = refused;
+        self.give_back(&mut refused);
         // What is at hand is in nobody's flight, and must not pass for it in `must_rerun`.
         self.empty_purses();
+        let (live, now, holds) = (self.live, self.now, self.queue.holds.read(self.now));
+        let bounced = std::iter::once(refused).chain(rest).map(|mut request| {
+            note_waiting(&mut request, live, holds, now);
+            request
+        });
         let hctx = self.queue.hctx(self.cpu.lanes[lane].hctx);
         hctx.rest_on(restarter);
-        hctx.push_dispatch_front(bounced.drain(..));
-        self.cpu.batch = bounced;
+        hctx.note_busy();
+        hctx.push_dispatch_front(bounced);
         let must_rerun = match restarter {
             Restarter::RetryAt(at) => {
                 self.queue.env.run_at(self.cpu.ctx, at, Wish::DriverRetry);
@@ -274,96 +356,95 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         (0..self.cpu.lanes.len()).for_each(|lane| self.publish(lane));
     }
 
-    /// Budget and tag for one request, and at hand for up to `wanted`; or neither, and whoever puts
-    /// one back will run us.
-    pub(crate) fn acquire(&mut self, lane: usize, who: Waiter, wanted: u32) -> Option<Grant> {
+    /// Has budget and tags at hand for up to `wanted` requests beyond `reserved`, for which they
+    /// are at hand already, and answers for how many. If it is none, whoever puts back what is
+    /// short will run us.
+    pub(crate) fn acquire(&mut self, lane: usize, who: Waiter, reserved: u32, wanted: u32) -> u32 {
+        let ready = self.at_hand(lane) - reserved;
+        if ready > 0 {
+            return ready.min(wanted);
+        }
         let side = &mut self.cpu.lanes[lane];
         let hctx = self.queue.hctx(side.hctx);
-        if side.rests_on_tag && side.purse.tags.is_empty() && hctx.is_still_marked() {
+        let is_short = side.rests_on_tag && side.purse.tags.len() as u32 == reserved;
+        if is_short && hctx.is_still_marked() {
             // Whoever puts a tag back takes our mark, and then looks at what we have published.
             // Asking for budget before that would take it from others, or have it handed to and
             // fro.
-            return None;
+            return 0;
         }
         if let Some(budget) = &self.queue.budget
-            && side.purse.tokens.count() == 0
+            && side.purse.tokens.count() == reserved
         {
-            side.purse.tokens = budget.get(who, budget.at_once(wanted));
-            if side.purse.tokens.count() == 0 {
+            side.purse.tokens.join(budget.get(who, budget.at_once(wanted)));
+            if side.purse.tokens.count() == reserved {
                 self.queue.holds.begin(Hold::Budget, self.now);
-                return None;
+                return 0;
             }
         }
-        if side.purse.tags.is_empty() {
-            let tags = hctx.get_tags(&mut side.tag_hint, wanted);
+        if side.purse.tags.len() as u32 == reserved {
+            let has_tags = hctx.get_tags(&mut side.tag_hint, wanted, &mut side.purse.tags);
             // Looking at this mark at the end of the turn would be taking it from under ourselves.
-            side.rests_on_tag = tags.is_none();
-            let Some(tags) = tags else {
+            side.rests_on_tag = !has_tags;
+            if !has_tags {
                 self.queue.holds.begin(Hold::Tag, self.now);
-                self.in_vain |= side.purse.tokens.count() > 0;
-                return None;
-            };
-            side.purse.tags = tags;
+                self.in_vain |= side.purse.tokens.count() > reserved;
+                return 0;
+            }
         }
         self.queue.holds.end(self.now);
-        self.grant(lane)
+        (self.at_hand(lane) - reserved).min(wanted)
     }
 
-    /// As [`Turn::acquire`], but a failure leaves no mark, and the caller must not rest on it.
-    #[inline(always)]
-    fn try_acquire(&mut self, lane: usize, wanted: u32) -> Option<Grant> {
+    /// As [`Turn::acquire`] with nothing reserved, but a failure leaves no mark, and the caller
+    /// must not rest on it.
+    fn try_acquire(&mut self, lane: usize, wanted: u32) -> u32 {
         let side = &mut self.cpu.lanes[lane];
         if let Some(budget) = &self.queue.budget
             && side.purse.tokens.count() == 0
         {
             side.purse.tokens = budget.try_get(budget.at_once(wanted));
+            if side.purse.tokens.count() == 0 {
+                return 0;
+            }
         }
         if side.purse.tags.is_empty() {
             let hctx = self.queue.hctx(side.hctx);
-            let Some(tags) = hctx.try_get_tags(&mut side.tag_hint, wanted) else {
-                self.in_vain |= side.purse.tokens.count() > 0;
-                return None;
-            };
-            side.purse.tags = tags;
+            let has_tags = hctx.try_get_tags(&mut side.tag_hint, wanted, &mut side.purse.tags);
+            self.in_vain |= !has_tags && side.purse.tokens.count() > 0;
         }
-        self.grant(lane)
+        self.at_hand(lane).min(wanted)
     }
 
-    /// Takes what one request needs out of the purse.
-    #[inline(always)]
-    fn grant(&mut self, lane: usize) -> Option<Grant> {
-        let side = &mut self.cpu.lanes[lane];
-        let token = match &self.queue.budget {
-            Some(_) => Some(side.purse.tokens.take()?),
-            None => None,
-        };
-        let tag = side.purse.tags.pop().expect("tags are at hand");
-        Some(Grant { hctx: side.hctx, token, tag })
-    }
-
-    /// Puts back what was acquired in vain. The end of the turn hands it on.
-    pub(crate) fn release(&mut self, grant: Grant) {
-        self.in_vain = true;
-        self.put_grant(grant);
+    /// For how many requests everything is at hand.
+    fn at_hand(&self, lane: usize) -> u32 {
+        let purse = &self.cpu.lanes[lane].purse;
+        let tags = purse.tags.len() as u32;
+        if self.queue.budget.is_some() { tags.min(purse.tokens.count()) } else { tags }
     }
 
     /// The lane by which a request goes.
     #[inline]
     pub(crate) fn lane_for(&self, request: &Request) -> usize {
-        self.cpu.lane_of(kind_of(request))
+        self.cpu.lanes.of(kind_of(request))
+    }
+
+    /// Notes that a request waits no longer, and what has held it up since its entry.
+    #[inline(always)]
+    fn note_wait(&mut self, request: &Request) {
+        self.live.pool.note_gone(request.sched_tag());
+        if request.body().entered_at != self.now {
+            self.note_holds(request);
+        }
     }
 
     /// Notes what has held up a request between its entry and now.
     #[cold]
-    fn note_wait(&mut self, request: &Request) {
+    fn note_holds(&mut self, request: &Request) {
         let body = request.body();
         let wait_ns = self.now.since(body.entered_at).as_nanos() as u64;
         let (budget_ns, tag_ns, rest_ns) =
             body.holds.divide(self.queue.holds.read(self.now), wait_ns);
-        self.live.pool.note_gone(body.sched_tag);
-        for follower in &body.followers {
-            self.live.pool.note_gone(follower.sched_tag());
-        }
         let rest = if self.live.elevator.is_some() { Hold::Scheduler } else { Hold::Device };
         let reasons = [(Hold::Budget, budget_ns), (Hold::Tag, tag_ns), (rest, rest_ns)];
         for (why, ns) in reasons {

@@ -28,9 +28,8 @@ pub trait Driver: Send + Sync + 'static {
     /// batch ended.
     fn commit_rqs(&self, ring: &mut Self::Ring);
 
-    /// Moves what the device has finished on this ring into `done`, at most as many as `done` has
-    /// room for without growing.
-    fn reap(&self, ring: &mut Self::Ring, done: &mut Vec<(InFlight, Status)>);
+    /// Hands what the device has finished on this ring to `end`, one after the other.
+    fn reap(&self, ring: &mut Self::Ring, end: impl FnMut(InFlight, Status));
 
     /// A request on this ring has been in flight for longer than [`crate::Config::timeout`]. The
     /// layer may not take it away; it asks what is to be done. Unless a driver says otherwise, it

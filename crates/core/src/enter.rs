@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admission::{Entry, Wanted};
 use crate::bio::{Bio, Flags, Op, SECTOR_SHIFT, TenantId, VolumeId};
-use crate::cpu::BATCH;
+use crate::cpu::{BATCH, Open, Side};
 use crate::driver::{Driver, Env, Wish};
 use crate::limits::Fit;
 use crate::live::HctxType;
@@ -51,6 +51,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Takes a bio in, or says why not. Never sleeps.
     #[inline(always)]
     pub fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
+        if bio.volume != self.cpu.open.volume || self.cpu.open.left == 0 {
+            self.open(bio.volume);
+        }
         match self.enter_at_once(&bio) {
             Some((tenant, body)) => {
                 self.begin_plain(body, bio, tenant);
@@ -60,29 +63,61 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
     }
 
-    /// What most bios get: a tag at hand, because nothing about them is out of the ordinary and
+    /// What most bios get: memory at hand, because nothing about them is out of the ordinary and
     /// nobody of their tenant's waits. Nothing says that the other way has to be gone.
     #[inline(always)]
     fn enter_at_once(&mut self, bio: &Bio) -> Option<(TenantId, Box<Body>)> {
-        if !self.live.limits.is_plain(bio) {
+        let Open { tenant, is_limited, left, .. } = self.cpu.open;
+        if left == 0 || !self.live.limits.is_plain(bio) {
             return None;
         }
-        let tenant = self.queue.tenants.owner(bio.volume)?;
+        if bio.op == Op::Write && !self.may_write_at_once(bio) {
+            return None;
+        }
+        if is_limited && (self.cpu.stash.is_empty() || !self.passes_limits(tenant, bio)) {
+            return None;
+        }
+        let body = self.cpu.stash.pop()?;
+        self.cpu.open.left = left - 1;
+        Some((tenant, body))
+    }
+
+    /// Lets the next bios of a volume in without another look, as many as its tenant has room for.
+    #[cold]
+    fn open(&mut self, volume: VolumeId) {
+        self.close();
+        let Some(tenant) = self.queue.tenants.owner(volume) else { return };
+        self.touch(tenant);
         let side = &self.cpu.tenants[tenant.0 as usize];
-        let is_open = side.turn == self.cpu.turn && side.room > 0 && !side.is_slow;
-        if !is_open || (bio.op == Op::Write && !self.may_write_at_once(bio)) {
-            return None;
+        let room = if side.is_slow { 0 } else { side.room };
+        let allowed = u32::try_from(room).unwrap_or(0);
+        let is_limited = side.is_limited;
+        self.cpu.open = Open { volume, tenant, is_limited, allowed, left: allowed };
+        let Side { stash, pool_hint, .. } = &mut *self.cpu;
+        if allowed > 0 && stash.is_empty() {
+            self.live.pool.take_run(pool_hint, BATCH as u32, stash);
         }
-        if self.cpu.stash.is_empty() || (side.is_limited && !self.passes_limits(tenant, bio)) {
-            return None;
+    }
+
+    /// Notes what has come in and gone without another look.
+    pub(crate) fn close(&mut self) {
+        self.settle_accounts();
+        let Open { volume, tenant, allowed, left, .. } = self.cpu.open;
+        let count = allowed - left;
+        (self.cpu.open.allowed, self.cpu.open.left) = (0, 0);
+        if count > 0 {
+            let side = &mut self.cpu.tenants[tenant.0 as usize];
+            side.room -= count.cast_signed();
+            side.more += count.cast_signed();
+            self.count_begun(volume, count);
         }
-        let tag = self.cpu.stash.pop()?;
-        Some((tenant, self.live.pool.body(tag)))
     }
 
     #[inline]
     fn may_write_at_once(&self, bio: &Bio) -> bool {
-        !self.queue.flush.has_failed() && (self.live.async_depth.is_none() || is_waited_for(bio))
+        !self.live.limits.read_only
+            && !self.queue.flush.has_failed()
+            && (self.live.async_depth.is_none() || is_waited_for(bio))
     }
 
     fn submit_any(&mut self, bio: Bio) -> Result<(), Refused> {
@@ -96,6 +131,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if bio.op.is_write() && self.queue.flush.has_failed() {
             return Err(Refused::Invalid(bio, Status::ReadOnly));
         }
+        self.close();
         self.touch(tenant);
         let side = &self.cpu.tenants[tenant.0 as usize];
         let is_open = fit == Fit::Whole
@@ -115,6 +151,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// Lets in those that wait and may come in now, a queue of a tenant's after the other.
     pub(crate) fn admit(&mut self) {
+        self.close();
         for _ in 0..self.cpu.entries.nr_waiting() {
             let Some((index, tenant, mut queue)) = self.cpu.entries.begin_turn() else { break };
             let length = queue.len();
@@ -165,24 +202,19 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     #[inline(always)]
     fn begin_plain(&mut self, body: Box<Body>, bio: Bio, tenant: TenantId) {
         let now = self.now;
-        let side = &mut self.cpu.tenants[tenant.0 as usize];
-        side.room -= 1;
-        side.more += 1;
         let kind = if bio.op == Op::Read { HctxType::Read } else { HctxType::Default };
-        self.count_begun(bio.volume);
-        self.cpu.counters.submitted += 1;
         let origin = Origin { ctx: self.cpu.ctx, tenant, submitted_at: now, entered_at: now };
         let request = Request::start(body, bio, origin);
-        self.plug(self.cpu.lane_of(kind), request);
+        self.plug(self.cpu.lanes.of(kind), request);
     }
 
-    #[inline(always)]
-    fn count_begun(&mut self, volume: VolumeId) {
+    fn count_begun(&mut self, volume: VolumeId, count: u32) {
         if self.cpu.begun.0 != volume {
             self.settle_accounts();
             self.cpu.begun.0 = volume;
         }
-        self.cpu.begun.1 += 1;
+        self.cpu.begun.1 += u64::from(count);
+        self.cpu.counters.submitted += u64::from(count);
     }
 
     /// Makes a request of a bio that has all it takes.
@@ -209,10 +241,9 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         if parent.is_some() || is_polled {
             (body.parent, body.is_special) = (parent, true);
         }
-        self.count_begun(volume);
-        self.cpu.counters.submitted += 1;
+        self.count_begun(volume, 1);
         if is_plain {
-            self.plug(self.cpu.lane_of(kind), request);
+            self.plug(self.cpu.lanes.of(kind), request);
         } else {
             self.begin_special(request);
         }
@@ -224,7 +255,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     pub(crate) fn plug(&mut self, lane: usize, request: Request) {
         let lane = &mut self.cpu.lanes[lane];
         lane.due = true;
-        if let Some(last) = lane.plug.back_mut()
+        if let Some(last) = lane.plug.last_mut()
             && let Some(side) = last.merge_side(&request, &self.live.limits)
         {
             self.queue.stats.merged(self.cpu.ctx, request.volume, request.op);
@@ -232,21 +263,17 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             last.merge(request, side);
             return;
         }
-        lane.plug.push_back(request);
+        lane.plug.push(request);
     }
 
     /// The memory of a request, if a tag is free. Leaves no mark.
     #[inline]
     fn take_body(&mut self) -> Option<Box<Body>> {
-        let pool = &self.live.pool;
-        let tag = match self.cpu.stash.pop() {
-            Some(tag) => tag,
-            None => {
-                self.cpu.stash = pool.tags().get_run(&mut self.cpu.pool_hint, BATCH as u32)?;
-                self.cpu.stash.pop()?
-            }
-        };
-        Some(pool.body(tag))
+        let Side { stash, pool_hint, .. } = &mut *self.cpu;
+        if stash.is_empty() {
+            self.live.pool.take_run(pool_hint, BATCH as u32, stash);
+        }
+        stash.pop()
     }
 
     /// Whether all limits let a bio pass, which then is charged when the turn ends.
@@ -524,8 +551,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// Gives back the memory that a bio turned out not to need.
     fn unenter(&mut self, body: Box<Body>) {
-        let tag = self.live.pool.rest(body);
-        self.put_sched_tag(tag);
+        self.put_body(body);
     }
 
     /// The wait for one reason has ended, and that for the next begins.

@@ -62,7 +62,7 @@ struct State {
 
 impl FlushQueue {
     pub(crate) fn new(lost: &Arc<Lost>) -> Self {
-        let carrier = Some(Body::new(CARRIER_TAG, Arc::clone(lost)));
+        let carrier = Some(Box::new(Body::new(CARRIER_TAG, Arc::clone(lost))));
         let state = State { waiting: Vec::new(), running: Vec::new(), carrier };
         FlushQueue { state: Mutex::new(state), failed: AtomicBool::new(false) }
     }

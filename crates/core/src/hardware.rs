@@ -10,7 +10,7 @@ use crate::sync::{
     AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Omission, Relaxed, Release, SeqCst,
     fence,
 };
-use crate::tags::{Sbitmap, TagRun};
+use crate::tags::{Sbitmap, Tag};
 use crate::time::Time;
 
 impl Flight {
@@ -70,6 +70,8 @@ const FLIGHT_SHIFT: u32 = 10;
 /// An answer of the device counts for so much in the average, as Linux has it.
 const BUSY_WEIGHT: u64 = 8;
 const BUSY_FACTOR: u64 = 16;
+/// After so many answers nothing is left of one.
+const BUSY_FORGOTTEN: u32 = 16;
 
 /// What stands in `rests_on` where it is no time.
 const RESTS_ON_COMPLETION: u64 = u64::MAX;
@@ -90,11 +92,11 @@ impl HardwareQueue {
         }
     }
 
-    /// Up to `max` driver tags; or nothing, and then whoever puts one back runs this hardware
-    /// queue.
-    pub(crate) fn get_tags(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
-        if let Some(tags) = self.tags.get_run(hint, max) {
-            return Some(tags);
+    /// Adds up to `max` driver tags to `purse`; or none, and then whoever puts one back runs this
+    /// hardware queue. Answers whether there are any.
+    pub(crate) fn get_tags(&self, hint: &mut u32, max: u32, purse: &mut Vec<Tag>) -> bool {
+        if self.try_get_tags(hint, max, purse) {
+            return true;
         }
         // A read-modify-write, so that whoever takes the mark sees what everybody published who set
         // it.
@@ -102,18 +104,26 @@ impl HardwareQueue {
         // Pair T1, the waiter's side: the mark is published before the tags are looked at again.
         // The other side is the fence between `put_tags` and `take_restart`.
         fence(SeqCst);
-        self.tags.get_run(hint, max)
+        self.try_get_tags(hint, max, purse)
     }
 
-    /// Up to `max` driver tags, perhaps none. Leaves no mark: the caller must not rest on a
-    /// failure.
-    pub(crate) fn try_get_tags(&self, hint: &mut u32, max: u32) -> Option<TagRun> {
-        self.tags.get_run(hint, max)
+    /// As [`HardwareQueue::get_tags`], but leaves no mark: the caller must not rest on a failure.
+    pub(crate) fn try_get_tags(&self, hint: &mut u32, max: u32, purse: &mut Vec<Tag>) -> bool {
+        let Some(mut run) = self.tags.get_run(hint, max) else { return false };
+        while let Some(tag) = run.pop() {
+            purse.push(tag);
+        }
+        true
     }
 
     /// Puts driver tags back. The caller owes a full fence and [`HardwareQueue::take_restart`].
-    pub(crate) fn put_tags(&self, tags: TagRun) {
-        self.tags.put_run(tags);
+    pub(crate) fn put_tags(&self, tags: impl Iterator<Item = Tag>) {
+        self.tags.put_all(tags);
+    }
+
+    /// As [`HardwareQueue::put_tags`], for one.
+    pub(crate) fn put_tag(&self, tag: Tag) {
+        self.tags.put(tag);
     }
 
     /// Whether somebody rests here, as far as can be seen without a fence.
@@ -145,18 +155,24 @@ impl HardwareQueue {
         self.stopped.load(Acquire)
     }
 
-    /// Notes whether the device took what it was given.
+    /// Notes that the device took `count` requests.
     #[inline]
-    pub(crate) fn note_busy(&self, is_busy: bool) {
-        let before = self.dispatch_busy.get();
-        if before == 0 && !is_busy {
+    pub(crate) fn note_taken(&self, count: u32) {
+        let mut average = self.dispatch_busy.get();
+        if average == 0 {
             return;
         }
-        if !is_busy {
-            self.rests_on.set(0);
+        self.rests_on.set(0);
+        for _ in 0..count.min(BUSY_FORGOTTEN) {
+            average = average * (BUSY_WEIGHT - 1) / BUSY_WEIGHT;
         }
-        let more = if is_busy { BUSY_FACTOR } else { 0 };
-        self.dispatch_busy.set((before * (BUSY_WEIGHT - 1) + more) / BUSY_WEIGHT);
+        self.dispatch_busy.set(average);
+    }
+
+    /// Notes that the device did not take a request.
+    pub(crate) fn note_busy(&self) {
+        let average = self.dispatch_busy.get();
+        self.dispatch_busy.set((average * (BUSY_WEIGHT - 1) + BUSY_FACTOR) / BUSY_WEIGHT);
     }
 
     /// Notes whom the device has named to restart what it refused.

@@ -28,6 +28,7 @@ mod hardware;
 mod hold;
 mod ids;
 mod inbox;
+mod lane;
 mod limits;
 mod live;
 mod lost;
@@ -58,7 +59,7 @@ pub use dump::{
     BudgetDump, Dump, FlushDump, HardwareDump, Overdue, RequestDump, SoftwareDump, TenantDump,
 };
 pub use elevator::{
-    AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Merge, Run, Scheduler,
+    Added, AttributeError, Completion, Deadline, DeadlineConfig, Dispatch, Merge, Run, Scheduler,
 };
 pub use enter::Refused;
 pub use ids::{CtxId, HctxId};

@@ -67,7 +67,7 @@ pub(crate) enum Fit {
 
 impl Limits {
     /// Whether `bio` is what nearly all are: a read or write in one piece of memory, with nothing
-    /// else wanted of it, that the device can take as it is.
+    /// else wanted of it, that the device can take as it is if it takes writes.
     #[inline]
     pub(crate) fn is_plain(&self, bio: &Bio) -> bool {
         let [one] = bio.segments.as_slice() else { return false };
@@ -80,7 +80,6 @@ impl Limits {
         let is_lent = nr_sectors << SECTOR_SHIFT == u64::from(one.len_bytes());
         bio.op.has_data()
             && !bio.flags.intersects(OUT_OF_THE_ORDINARY)
-            && (bio.op == Op::Read || !self.read_only)
             && self.chunk_sectors == 0
             && is_within
             && is_short

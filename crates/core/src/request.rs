@@ -53,10 +53,7 @@ pub struct SchedulerData(pub [u64; 2]);
 
 /// A request in the hands of the layer or of a scheduler: one bio, or several that were merged.
 #[derive(Debug)]
-pub struct Request {
-    /// `None` only while the request is being taken apart; see the `Drop` below.
-    body: Option<Box<Body>>,
-}
+pub struct Request(Box<Body>);
 
 /// What a request consists of.
 #[derive(Debug)]
@@ -87,6 +84,8 @@ pub(crate) struct Body {
     pub(crate) prepared: bool,
     /// Its submitter has been answered, while the device still has it.
     pub(crate) abandoned: bool,
+    /// It is on its way, and must not be dropped.
+    is_out: bool,
     /// Where it is on its way through the flush machine.
     pub(crate) flush: FlushStep,
     /// What held up this hardware queue in all when the request began to wait.
@@ -112,7 +111,7 @@ pub(crate) struct Grant {
 
 impl Body {
     /// The memory of one request, at rest.
-    pub(crate) fn new(sched_tag: u32, lost: Arc<Lost>) -> Box<Self> {
+    pub(crate) fn new(sched_tag: u32, lost: Arc<Lost>) -> Self {
         let bio = Bio {
             op: Op::Flush,
             flags: Flags::empty(),
@@ -123,7 +122,7 @@ impl Body {
             segments: crate::bio::Segments::new(),
             cookie: 0,
         };
-        Box::new(Body {
+        Body {
             bio,
             own_sector: 0,
             own_sectors: 0,
@@ -139,6 +138,7 @@ impl Body {
             is_special: false,
             prepared: false,
             abandoned: false,
+            is_out: false,
             flush: FlushStep::None,
             holds: Holds::default(),
             scheduler_data: SchedulerData::default(),
@@ -146,11 +146,9 @@ impl Body {
             gathered: Vec::new(),
             parent: None,
             lost,
-        })
+        }
     }
-}
 
-impl Body {
     /// Forgets what made the last request in this memory special.
     #[cold]
     fn reset_special(&mut self) {
@@ -158,6 +156,18 @@ impl Body {
         self.abandoned = false;
         self.flush = FlushStep::None;
         self.parent = None;
+    }
+}
+
+impl Drop for Body {
+    /// A request that is on its way was dropped: it goes on in other memory, to its end in an
+    /// error.
+    fn drop(&mut self) {
+        if self.is_out {
+            let lost = Arc::clone(&self.lost);
+            let husk = Body::new(self.sched_tag, Arc::clone(&lost));
+            lost.found(Request(Box::new(std::mem::replace(self, husk))));
+        }
     }
 }
 
@@ -186,10 +196,11 @@ impl Request {
         body.issued_at = submitted_at;
         body.prepared = false;
         body.has_waited = false;
+        body.is_out = true;
         if body.is_special {
             body.reset_special();
         }
-        Request { body: Some(body) }
+        Request(body)
     }
 
     /// The words that the scheduler keeps here. What they hold before the scheduler sets them for
@@ -232,18 +243,19 @@ impl Request {
 
     #[inline]
     pub(crate) fn body(&self) -> &Body {
-        self.body.as_deref().expect("a request is whole until it is taken apart")
+        &self.0
     }
 
     #[inline]
     pub(crate) fn body_mut(&mut self) -> &mut Body {
-        self.body.as_deref_mut().expect("a request is whole until it is taken apart")
+        &mut self.0
     }
 
-    /// Takes the request apart, so that its memory can go back to its slot.
+    /// Ends the request, so that its memory can rest.
     #[inline]
     pub(crate) fn into_body(mut self) -> Box<Body> {
-        self.body.take().expect("a request is taken apart once")
+        self.0.is_out = false;
+        self.0
     }
 }
 
@@ -254,15 +266,6 @@ impl Deref for Request {
     /// [`Request::segments`].
     fn deref(&self) -> &Bio {
         &self.body().bio
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        if let Some(body) = self.body.take() {
-            let lost = Arc::clone(&body.lost);
-            lost.found(Request { body: Some(body) });
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::combiner::Leave;
 use crate::cpu::BATCH;
 use crate::dispatch::{Device, note_waiting};
 use crate::driver::{Driver, Env, Wish};
-use crate::elevator::{Dispatch, Elevator, Merge, Run};
+use crate::elevator::{Added, Dispatch, Elevator, Run};
 use crate::ids::HctxId;
 use crate::queue::Locked;
 use crate::request::Request;
@@ -35,11 +35,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }) else {
             return;
         };
+        let mut is_noted = false;
         for round in 1.. {
             let full = holder.with(|elevator| {
                 run |= self.feed(elevator);
                 run && device == Device::Ready && self.choose(elevator, &mut device)
             });
+            if is_noted && device == Device::Blocked {
+                self.kick_others();
+            }
             if full || round == ROUNDS_MAX {
                 holder.hand_over();
                 self.cpu.lanes[LANE].due = true;
@@ -49,23 +53,18 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 Leave::Left => break,
                 Leave::Noted(again) => holder = again,
             }
-            run = true;
-            if device == Device::Blocked {
-                self.kick_others();
-                device = self.look_again();
+            (run, is_noted) = (true, true);
+            if !Omission::NotedRetry.is_made() {
+                device = self.look_again(device);
             }
         }
-        self.issue_batch();
+        self.issue_batch(LANE);
     }
 
-    /// Somebody left a note and relies on us. If his hardware queue is ours, he may be the one who
-    /// has put back the tag or the budget that we rest on: our mark is taken, and he would have run
-    /// the scheduler himself, had we not held it. So the device may be asked again, unless requests
-    /// wait in the dispatch list: they go first, and whoever sends them runs the scheduler next.
-    fn look_again(&self) -> Device {
-        let hctx = self.queue.hctx(self.cpu.lanes[LANE].hctx);
-        let is_blocked = hctx.has_dispatch() || Omission::NoteLook.is_made();
-        if is_blocked { Device::Blocked } else { Device::Ready }
+    /// Somebody left a note. What brought him may be the budget or the tag that we failed to get,
+    /// and he took the mark that we left for it; so it is asked for again. A busy device is not.
+    fn look_again(&self, device: Device) -> Device {
+        if self.cpu.lanes[LANE].busy { device } else { Device::Ready }
     }
 
     /// Somebody left a note and relies on us, but our hardware queue is blocked. His may not be.
@@ -90,10 +89,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             run |= elevator.scheduler.requeue(request, now) == Run::Yes;
         }
         let holds = self.queue.holds.read(now);
-        while let Some(mut request) = self.cpu.lanes[LANE].plug.pop_front() {
+        let mut plug = std::mem::take(&mut self.cpu.lanes[LANE].plug);
+        for mut request in plug.drain(..) {
             note_waiting(&mut request, self.live, holds, now);
             run |= self.insert(elevator, request);
         }
+        self.cpu.lanes[LANE].plug = plug;
         run | self.feed_published(elevator)
     }
 
@@ -122,19 +123,14 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Gives a request to the scheduler, merged with one that it holds if that can be.
     fn insert(&mut self, elevator: &mut Elevator, request: Request) -> bool {
         let (volume, op) = (request.volume, request.op);
-        let request = if request.is_mergeable() {
-            match elevator.scheduler.merge(request, &self.live.limits) {
-                Merge::No(request) => request,
-                Merge::Merged => {
-                    self.queue.stats.merged(self.cpu.ctx, volume, op);
-                    self.cpu.counters.merged += 1;
-                    return false;
-                }
+        match elevator.scheduler.add(request, &self.live.limits, self.now) {
+            Added::Inserted(run) => run == Run::Yes,
+            Added::Merged => {
+                self.queue.stats.merged(self.cpu.ctx, volume, op);
+                self.cpu.counters.merged += 1;
+                false
             }
-        } else {
-            request
-        };
-        elevator.scheduler.insert(request, self.now) == Run::Yes
+        }
     }
 
     /// Takes from the scheduler what can go. Answers whether the batch is full and there may be
@@ -143,27 +139,32 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let hctx = self.queue.hctx(self.cpu.lanes[LANE].hctx);
         // A device that was busy lately gets one at a time: the rest can still be merged.
         let max = if hctx.dispatch_busy() > 0 { 1 } else { BATCH };
+        let mut ready = 0;
         while self.cpu.batch.len() < max {
-            if !elevator.scheduler.has_work() {
-                return false;
+            if ready == 0 {
+                if !elevator.scheduler.has_work() {
+                    return false;
+                }
+                let chosen = self.cpu.batch.len() as u32;
+                ready = self.acquire(LANE, Waiter::Scheduler, chosen, max as u32 - chosen);
+                if ready == 0 {
+                    *device = Device::Blocked;
+                    return false;
+                }
             }
-            let wanted = (max - self.cpu.batch.len()) as u32;
-            let Some(grant) = self.acquire(LANE, Waiter::Scheduler, wanted) else {
-                *device = Device::Blocked;
-                return false;
-            };
             match elevator.scheduler.dispatch(self.now) {
                 Dispatch::Request(mut request) => {
+                    ready -= 1;
+                    if self.cpu.batch.is_empty() {
+                        self.queue.idle_until.set(0);
+                    }
                     elevator.in_flight += 1;
-                    self.queue.idle_until.set(0);
-                    let body = request.body_mut();
-                    body.scheduled = true;
-                    body.grant = Some(grant);
-                    self.cpu.batch.push_back(request);
+                    request.body_mut().scheduled = true;
+                    self.cpu.batch.push(request);
                 }
                 pause => {
                     self.pause(elevator, pause);
-                    self.release(grant);
+                    self.in_vain = true;
                     return false;
                 }
             }
@@ -187,15 +188,6 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         }
         if let Some(budget) = &self.queue.budget {
             budget.answered();
-        }
-    }
-
-    fn issue_batch(&mut self) {
-        while let Some(mut request) = self.cpu.batch.pop_front() {
-            let grant = request.body_mut().grant.take().expect("a chosen request has its grant");
-            if self.issue(LANE, request, grant) == Device::Blocked {
-                return;
-            }
         }
     }
 }

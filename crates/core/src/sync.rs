@@ -71,13 +71,13 @@ pub enum Omission {
     Fua,
     /// Who waits for a flush is told when it goes out, not when it has ended.
     FlushEnd,
-    /// Who holds the scheduler, and has found no tag or budget, does not look again for who left
-    /// him a note.
-    NoteLook,
     /// Who rests on a tag does not look whether its mark is there still.
     MarkLook,
     /// It is forgotten that the submitter of a request was answered when its time was over.
     AnsweredBefore,
+    /// Who holds the scheduler, and is left a note, does not ask again for the budget and the tag
+    /// that it failed to get.
+    NotedRetry,
 }
 
 impl Omission {

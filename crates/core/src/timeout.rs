@@ -59,7 +59,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.cpu.counters.expired += 1;
         let timeout = self.queue.timeout();
         let expired = Expired { hctx, tag: flight.tag, now: self.now, timeout };
-        let ends_at = match self.queue.driver.timeout(&mut self.cpu.ring, expired) {
+        let ring = self.ring.as_deref_mut().expect("the turn has its ring back");
+        let ends_at = match self.queue.driver.timeout(ring, expired) {
             // Its completion is at hand.
             TimeoutAnswer::Done => return NEVER,
             TimeoutAnswer::WaitUntil(at) => {

@@ -9,15 +9,15 @@ use crate::admission::Wanted;
 use crate::bio::TenantId;
 use crate::budget::{BUDGET_DELAY, Budget, BudgetMode, Waiter};
 use crate::control::Pass;
-use crate::cpu::{Cpu, Lane, Side};
+use crate::cpu::{Cpu, Side};
 use crate::driver::{Driver, Env, Wish};
-use crate::hardware::Flight;
+use crate::hardware::{Flight, HardwareQueue};
 use crate::ids::{CtxId, HctxId};
+use crate::lane::{Lane, Lanes};
 use crate::live::Live;
 use crate::queue::Queue;
-use crate::request::{Done, Grant};
+use crate::request::{Body, Done, Grant};
 use crate::sync::{Omission, SeqCst, fence, is_unwinding};
-use crate::tags::Tag;
 use crate::time::Time;
 
 /// How often a turn runs its hardware queues before it asks to be called again, so that no thread
@@ -31,7 +31,11 @@ const PASSES_MAX: u32 = 8;
 pub struct Turn<'a, D: Driver, E: Env> {
     pub(crate) queue: &'a Queue<D, E>,
     pub(crate) live: &'a Live,
-    pub(crate) cpu: &'a mut Side<D>,
+    /// Nothing while the driver is asked what it has finished.
+    pub(crate) ring: Option<&'a mut D::Ring>,
+    pub(crate) cpu: &'a mut Side,
+    /// The default hardware queue of this thread, that of its first lane.
+    pub(crate) home: &'a HardwareQueue,
     pub(crate) now: Time,
     pub(crate) pass: Pass,
     /// What the flight table says of a request that is issued in this turn.
@@ -59,9 +63,9 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         if pass.is_stale() {
             refresh(queue, cpu);
         }
-        let Cpu { live, side } = cpu;
+        let Cpu { live, ring, side } = cpu;
         side.turn += 1;
-        for lane in &mut side.lanes {
+        for lane in side.lanes.iter_mut() {
             (lane.busy, lane.rests_on_tag) = (false, false);
         }
         let timeout_ns = queue.timeout_ns();
@@ -72,6 +76,8 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             now,
             pass,
             flight_mark: Flight::mark(ends_at, side.ctx),
+            ring: Some(ring),
+            home: queue.hctx(side.lanes[0].hctx),
             cpu: side,
             came_back: false,
             in_vain: false,
@@ -123,7 +129,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     /// Has a hardware queue run: here if it is one of ours, else by its thread.
     pub(crate) fn kick(&mut self, hctx: HctxId) {
-        if let Some(lane) = self.cpu.lane_of_hctx(hctx) {
+        if let Some(lane) = self.cpu.lanes.of_hctx(hctx) {
             self.cpu.lanes[lane].due = true;
         } else {
             self.kick_thread(self.live.maps.thread(hctx));
@@ -135,54 +141,18 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.queue.env.kick(ctx);
     }
 
-    /// Puts a driver tag and a unit of the budget back: into the purse, from which they are taken
-    /// again or given back before the turn ends.
+    /// Puts the memory of a request back, and with it the scheduler tag: into the stash,
+    /// from which it is taken again or given back before the turn ends.
     #[inline(always)]
-    pub(crate) fn put_grant(&mut self, grant: Grant) {
-        let Grant { hctx, token, tag } = grant;
-        let Some(lane) = self.cpu.lane_of_hctx(hctx) else {
-            return self.put_grant_elsewhere(hctx, token, tag);
-        };
-        let purse = &mut self.cpu.lanes[lane].purse;
-        if let Some(token) = token {
-            purse.tokens.add(token);
-        }
-        if let Err(tag) = purse.tags.push(tag, self.queue.hctx(hctx).tags()) {
-            self.change_purse(lane, tag);
-        }
-    }
-
-    /// The tags at hand are of another word than `tag`.
-    #[cold]
-    fn change_purse(&mut self, lane: usize, tag: Tag) {
-        let lane = &mut self.cpu.lanes[lane];
-        let tags = self.queue.hctx(lane.hctx).tags();
-        tags.put_run(std::mem::take(&mut lane.purse.tags));
-        self.came_back = true;
-        lane.purse.tags.push(tag, tags).expect("a run that is empty takes any tag");
-    }
-
-    /// Puts a scheduler tag back: into the stash, as above.
-    #[inline(always)]
-    pub(crate) fn put_sched_tag(&mut self, tag: Tag) {
-        if let Err(tag) = self.cpu.stash.push(tag, self.live.pool.tags()) {
-            self.change_stash(tag);
-        }
-    }
-
-    /// The scheduler tags at hand are of another word than `tag`.
-    #[cold]
-    fn change_stash(&mut self, tag: Tag) {
-        let tags = self.live.pool.tags();
-        tags.put_run(std::mem::take(&mut self.cpu.stash));
-        self.came_back = true;
-        self.cpu.stash.push(tag, tags).expect("a run that is empty takes any tag");
+    pub(crate) fn put_body(&mut self, body: Box<Body>) {
+        self.cpu.stash.push(body);
     }
 
     /// Gives back the scheduler tags at hand, and notes what each tenant's requests hold.
     pub(crate) fn give_back_tags(&mut self) {
+        self.close();
         if !self.cpu.stash.is_empty() {
-            self.live.pool.tags().put_run(std::mem::take(&mut self.cpu.stash));
+            self.live.pool.put_all(&mut self.cpu.stash);
             self.came_back = true;
         }
         while let Some(tenant) = self.cpu.touched.pop() {
@@ -199,9 +169,9 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     /// Gives back the driver tags and the budget at hand.
     pub(crate) fn empty_purses(&mut self) {
-        for lane in &mut self.cpu.lanes {
+        for lane in self.cpu.lanes.iter_mut() {
             if !lane.purse.tags.is_empty() {
-                self.queue.hctx(lane.hctx).put_tags(std::mem::take(&mut lane.purse.tags));
+                self.queue.hctx(lane.hctx).put_tags(lane.purse.tags.drain(..));
                 lane.rests_on_tag = false;
                 self.came_back = true;
             }
@@ -216,16 +186,22 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         self.cpu.lanes.iter_mut().for_each(|lane| lane.due = true);
     }
 
-    fn put_grant_elsewhere(&mut self, hctx: HctxId, token: Option<crate::budget::Token>, tag: Tag) {
-        let hardware = self.queue.hctx(hctx);
-        hardware.tags().put(tag);
-        if let Some(token) = token {
+    /// Puts back what a request of another hardware queue than the default one has held.
+    #[cold]
+    pub(crate) fn put_grant_elsewhere(&mut self, grant: Grant) {
+        let hctx = self.queue.hctx(grant.hctx);
+        hctx.land(grant.tag.index());
+        if let Some(lane) = self.cpu.lanes.of_hctx(grant.hctx) {
+            return self.cpu.lanes[lane].purse.put(grant);
+        }
+        hctx.put_tag(grant.tag);
+        if let Some(token) = grant.token {
             self.cpu.lanes[0].purse.tokens.add(token);
         }
         // The end of the turn looks at our own hardware queues' marks; this is another's (T1).
         fence(SeqCst);
-        if hardware.take_restart() {
-            self.kick_thread(self.live.maps.thread(hctx));
+        if hctx.take_restart() {
+            self.kick_thread(self.live.maps.thread(grant.hctx));
         }
     }
 
@@ -291,12 +267,14 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
 
     fn commit(&mut self) {
         self.settle_accounts();
+        assert!(self.cpu.touched.is_empty(), "what each tenant holds has been noted");
         let waiting = &self.queue.waiting[usize::from(self.cpu.ctx.0)];
         if !self.cpu.entries.is_empty() || waiting.get() != 0 {
             waiting.set(self.cpu.entries.len() as u64);
         }
         if self.uncommitted {
-            self.queue.driver.commit_rqs(&mut self.cpu.ring);
+            let ring = self.ring.as_deref_mut().expect("the turn has its ring back");
+            self.queue.driver.commit_rqs(ring);
         }
         if self.issued {
             self.wish_for_timeouts();
@@ -336,7 +314,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
         // Pairs T1, B1 and E1, the holder's side: tags, budget and requests are back before the
         // marks of those who wait for them are looked at.
         fence(SeqCst);
-        for lane in &mut self.cpu.lanes {
+        for lane in self.cpu.lanes.iter_mut() {
             // Where the device was busy, or a tag is short, the mark is our own, left for the
             // restarter.
             let is_ours = lane.busy || lane.rests_on_tag;
@@ -372,7 +350,7 @@ impl<'a, D: Driver, E: Env> Turn<'a, D, E> {
             budget.pass_on(own, |who| match who {
                 Waiter::Hctx(hctx) => {
                     self.kick(hctx);
-                    self.came_back |= self.cpu.lane_of_hctx(hctx).is_some();
+                    self.came_back |= self.cpu.lanes.of_hctx(hctx).is_some();
                 }
                 // Any hardware queue can send what the scheduler holds; this one is at hand. As
                 // with a kick, a run that finds nothing to do is passed on.
@@ -441,7 +419,8 @@ fn refresh<D: Driver, E: Env>(queue: &Queue<D, E>, cpu: &mut Cpu<D>) {
         cpu.side.completions.clear();
     }
     if live.maps != cpu.live.maps || live.elevator.is_some() != cpu.live.elevator.is_some() {
-        cpu.side.make_lanes(&live);
+        assert!(cpu.side.lanes.are_idle(), "a lane that goes holds nothing");
+        cpu.side.lanes = Lanes::new(cpu.side.ctx, &live);
     }
     cpu.live = live;
 }

@@ -157,10 +157,8 @@ impl Driver for Memory {
 
     fn commit_rqs(&self, _ring: &mut MemoryRing) {}
 
-    fn reap(&self, ring: &mut MemoryRing, done: &mut Vec<(InFlight, Status)>) {
-        let room = done.capacity() - done.len();
-        let count = ring.finished.len().min(room);
-        done.extend(ring.finished.drain(..count));
+    fn reap(&self, ring: &mut MemoryRing, mut end: impl FnMut(InFlight, Status)) {
+        ring.finished.drain(..).for_each(|(rq, status)| end(rq, status));
     }
 }
 

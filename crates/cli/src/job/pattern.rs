@@ -257,7 +257,7 @@ impl Pattern {
     }
 
     /// Where an I/O goes, in bytes from the beginning of the device.
-    #[inline]
+    #[inline(always)]
     fn place(&mut self, kind: Kind, len_bytes: u32) -> u64 {
         let len_bytes = u64::from(len_bytes);
         let at_bytes = match &mut self.places {

@@ -46,6 +46,16 @@ pub enum Merge {
     No(Request),
 }
 
+/// What became of a request that was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a run that is owed has to be given"]
+pub enum Added {
+    /// It is part of another now.
+    Merged,
+    /// It was inserted.
+    Inserted(Run),
+}
+
 /// Whether the queue has to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a run that is owed has to be given"]
@@ -100,6 +110,20 @@ pub trait Scheduler: Send {
 
     /// Takes in a request.
     fn insert(&mut self, request: Request, now: Time) -> Run;
+
+    /// Merges a request if that may and can be, and inserts it if not. There is no reason to write
+    /// another one: it stands here so that both are one call.
+    fn add(&mut self, request: Request, limits: &Limits, now: Time) -> Added {
+        let request = if request.is_mergeable() {
+            match self.merge(request, limits) {
+                Merge::No(request) => request,
+                Merge::Merged => return Added::Merged,
+            }
+        } else {
+            request
+        };
+        Added::Inserted(self.insert(request, now))
+    }
 
     /// Takes back a request that it dispatched and the device has not taken; it is to go again,
     /// before others of its kind.

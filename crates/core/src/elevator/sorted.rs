@@ -118,7 +118,7 @@ impl Sorted {
     /// A request that begins at `end` and is fit, the first come first, looked for from `sector`
     /// on, which is before it. No more than `tries` are tried. The next insertion is likely to be
     /// of `sector`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn beginning_at(
         &mut self,
         end: u64,

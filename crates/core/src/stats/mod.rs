@@ -139,6 +139,8 @@ pub(crate) struct Ended {
 pub(crate) struct Tally {
     pub(crate) of: Ended,
     pub(crate) count: u64,
+    /// How many of them have been taken off what their tenant holds already, or still hold it.
+    pub(crate) apart: u64,
     pub(crate) sectors: u64,
 }
 
@@ -146,7 +148,7 @@ impl Default for Tally {
     fn default() -> Self {
         let (volume, op, at) = (VolumeId(0), Op::Flush, Time::ZERO);
         let of = Ended { volume, op, submitted_at: at, issued_at: at, is_ok: true };
-        Tally { of, count: 0, sectors: 0 }
+        Tally { of, count: 0, apart: 0, sectors: 0 }
     }
 }
 

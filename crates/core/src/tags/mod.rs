@@ -15,7 +15,7 @@ mod wait;
 mod tests;
 
 pub use driver_tags::{DriverTags, TagKind};
-pub(crate) use request_pool::RequestPool;
+pub(crate) use request_pool::{Bodies, RequestPool};
 pub use run::TagRun;
 pub use sbitmap::{Sbitmap, Tag};
 pub use set::{TagKick, TagSet, TagSetFull, TagWaits};

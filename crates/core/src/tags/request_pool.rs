@@ -21,6 +21,9 @@ pub(crate) struct RequestPool {
     waiting_since: Box<[Counter]>,
 }
 
+/// The memory of several requests, out of its places.
+pub(crate) type Bodies = Vec<Box<Body>>;
+
 /// The place of one request's memory: empty while the request is out.
 type Cell = CachePadded<UnsafeCell<Option<Box<Body>>>>;
 
@@ -33,7 +36,8 @@ unsafe impl Send for RequestPool {}
 
 impl RequestPool {
     pub(crate) fn new(nr_requests: u32, lost: &Arc<Lost>) -> Self {
-        let cell = |tag| CachePadded::new(UnsafeCell::new(Some(Body::new(tag, Arc::clone(lost)))));
+        let body = |tag| Box::new(Body::new(tag, Arc::clone(lost)));
+        let cell = |tag| CachePadded::new(UnsafeCell::new(Some(body(tag))));
         RequestPool {
             tags: Sbitmap::new(nr_requests),
             cells: (0..nr_requests).map(cell).collect(),
@@ -50,10 +54,22 @@ impl RequestPool {
         body.expect("the memory of a free tag is in its cell")
     }
 
-    /// Puts the memory of a request that has ended to rest, and answers the tag it stands for, to
-    /// be given back.
+    /// The memory of up to `max` requests, added to `stash`; see [`Sbitmap::get_run`].
+    pub(crate) fn take_run(&self, hint: &mut u32, max: u32, stash: &mut Bodies) {
+        let mut run = self.tags.get_run(hint, max).unwrap_or_default();
+        while let Some(tag) = run.pop() {
+            stash.push(self.body(tag));
+        }
+    }
+
+    /// Puts the memory of requests that have ended to rest, and gives their tags back.
+    pub(crate) fn put_all(&self, stash: &mut Bodies) {
+        self.tags.put_all(stash.drain(..).map(|body| self.rest(body)));
+    }
+
+    /// Puts the memory of a request that has ended to rest, and answers the tag it stands for.
     #[inline]
-    pub(crate) fn rest(&self, body: Box<Body>) -> Tag {
+    fn rest(&self, body: Box<Body>) -> Tag {
         assert!(body.grant.is_none(), "a request ended that still holds its grant");
         let tag = body.sched_tag;
         // SAFETY: the request bears the tag, so it is out, and its holder, which alone may touch

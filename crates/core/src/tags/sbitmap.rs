@@ -141,6 +141,23 @@ impl Sbitmap {
         }
     }
 
+    /// Gives several numbers back, by one read-modify-write for those of one word that follow each
+    /// other (M4, as [`Sbitmap::put`]).
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not out.
+    pub fn put_all(&self, tags: impl Iterator<Item = Tag>) {
+        let mut run = TagRun::default();
+        for tag in tags {
+            if let Err(tag) = run.push(tag, self) {
+                self.put_run(std::mem::take(&mut run));
+                run.push(tag, self).expect("a run that is empty takes any tag");
+            }
+        }
+        self.put_run(run);
+    }
+
     /// Whether no number is out, as far as can be seen.
     pub fn is_idle(&self) -> bool {
         self.words.iter().all(|w| w.load(Relaxed) == 0)

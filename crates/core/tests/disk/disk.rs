@@ -132,11 +132,10 @@ impl Driver for Disk {
 
     fn commit_rqs(&self, _: &mut Ring) {}
 
-    fn reap(&self, ring: &mut Ring, done: &mut Vec<(InFlight, Status)>) {
+    fn reap(&self, ring: &mut Ring, mut end: impl FnMut(InFlight, Status)) {
         let mut state = self.state();
-        while done.len() < done.capacity() {
-            let Some(one) = state.finished[ring.0].pop_front() else { return };
-            done.push(one);
+        while let Some((rq, status)) = state.finished[ring.0].pop_front() {
+            end(rq, status);
         }
     }
 

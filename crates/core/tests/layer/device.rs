@@ -211,12 +211,11 @@ impl Driver for Device {
         state.in_flight.extend(flying);
     }
 
-    fn reap(&self, ring: &mut Ring, done: &mut Vec<(InFlight, Status)>) {
+    fn reap(&self, ring: &mut Ring, mut end: impl FnMut(InFlight, Status)) {
         let mut state = self.state();
-        while done.len() < done.capacity() {
-            let Some((rq, status)) = state.finished[ring.id].pop_front() else { return };
+        while let Some((rq, status)) = state.finished[ring.id].pop_front() {
             state.tags.remove(&(rq.hctx(), rq.tag()));
-            done.push((rq, status));
+            end(rq, status);
         }
     }
 }

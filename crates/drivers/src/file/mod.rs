@@ -123,8 +123,8 @@ impl Driver for File {
         ring.commit();
     }
 
-    fn reap(&self, ring: &mut FileRing, done: &mut Vec<(InFlight, Status)>) {
-        ring.reap(self, done);
+    fn reap(&self, ring: &mut FileRing, end: impl FnMut(InFlight, Status)) {
+        ring.reap(self, end);
     }
 }
 

@@ -96,22 +96,22 @@ impl FileRing {
         }
     }
 
-    pub(super) fn reap(&mut self, file: &File, done: &mut Vec<(InFlight, Status)>) {
-        self.reap_refused(done);
+    pub(super) fn reap(&mut self, file: &File, mut end: impl FnMut(InFlight, Status)) {
+        self.reap_refused(&mut end);
         if self.in_kernel == 0 && self.waiting.is_empty() {
             return;
         }
         if !self.waiting.is_empty() || self.completions_wait_in_kernel() {
             self.submit();
         }
-        self.drain(file, done);
+        self.drain(file, &mut end);
         if !self.again.is_empty() {
             while let Some(tag) = self.again.pop() {
                 self.push(tag);
             }
             self.submit();
         }
-        self.reap_refused(done);
+        self.reap_refused(&mut end);
     }
 
     pub(super) fn has_finished(&self) -> bool {
@@ -193,13 +193,9 @@ impl FileRing {
         submission.taskrun() || submission.cq_overflow()
     }
 
-    /// Takes in the answers that lie in the completion queue, as many as `done` has room for.
-    fn drain(&mut self, file: &File, done: &mut Vec<(InFlight, Status)>) {
-        let mut room = done.capacity() - done.len();
-        let mut completions = self.uring.completion();
-        while room > 0
-            && let Some(completion) = completions.next()
-        {
+    /// Takes in the answers that lie in the completion queue.
+    fn drain(&mut self, file: &File, end: &mut impl FnMut(InFlight, Status)) {
+        for completion in self.uring.completion() {
             self.in_kernel -= 1;
             // We wrote it, and it was a tag.
             let tag = completion.user_data() as u32;
@@ -208,19 +204,16 @@ impl FileRing {
                 Verdict::Again => self.again.push(tag),
                 Verdict::Done(status) => {
                     let rq = slot.end().expect("an answer belongs to a request");
-                    done.push((rq, status));
-                    room -= 1;
+                    end(rq, status);
                 }
             }
         }
     }
 
-    fn reap_refused(&mut self, done: &mut Vec<(InFlight, Status)>) {
-        while done.len() < done.capacity()
-            && let Some(tag) = self.refused.pop()
-        {
+    fn reap_refused(&mut self, end: &mut impl FnMut(InFlight, Status)) {
+        while let Some(tag) = self.refused.pop() {
             let rq = self.slots[tag as usize].end().expect("a refused request is in its slot");
-            done.push((rq, Status::IoErr));
+            end(rq, Status::IoErr);
         }
     }
 

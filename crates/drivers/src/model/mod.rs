@@ -149,17 +149,13 @@ impl Driver for Model {
     }
 
     #[inline]
-    fn reap(&self, ring: &mut ModelRing, done: &mut Vec<(InFlight, Status)>) {
-        let room = done.capacity() - done.len();
+    fn reap(&self, ring: &mut ModelRing, mut end: impl FnMut(InFlight, Status)) {
         match &mut ring.timed {
-            Some(timed) => timed.reap(room, |rq, outcome| {
+            Some(timed) => timed.reap(|rq, outcome| {
                 let status = if outcome.is_ok() { self.serve(&rq) } else { outcome };
-                done.push((rq, status));
+                end(rq, status);
             }),
-            None => {
-                let count = ring.finished.len().min(room);
-                done.extend(ring.finished.drain(..count));
-            }
+            None => ring.finished.drain(..).for_each(|(rq, status)| end(rq, status)),
         }
     }
 

@@ -95,9 +95,8 @@ impl Timed {
         }
     }
 
-    /// Ends at most `room` requests that are over, gives the kicks that are owed, and sets the
-    /// timer anew.
-    pub(super) fn reap(&mut self, room: usize, mut end: impl FnMut(InFlight, Status)) {
+    /// Ends the requests that are over, gives the kicks that are owed, and sets the timer anew.
+    pub(super) fn reap(&mut self, mut end: impl FnMut(InFlight, Status)) {
         let earliest_ns = self.next_event_ns.min(self.timer.set_for_ns());
         if earliest_ns == u64::MAX {
             return;
@@ -107,7 +106,7 @@ impl Timed {
             return;
         }
         let mut state = self.shared.state();
-        state.slots.finish(now_ns, self.queue, room, &mut self.ended);
+        state.slots.finish(now_ns, self.queue, usize::MAX, &mut self.ended);
         state.take_kicks(now_ns, &mut self.owed, &mut self.kicks);
         self.next_event_ns = state.slots.next_event(self.queue).unwrap_or(u64::MAX);
         drop(state);

@@ -115,7 +115,7 @@ impl Driver for Gated {
 
     fn commit_rqs(&self, _ring: &mut GatedRing) {}
 
-    fn reap(&self, ring: &mut GatedRing, done: &mut Vec<(InFlight, Status)>) {
+    fn reap(&self, ring: &mut GatedRing, end: impl FnMut(InFlight, Status)) {
         if !self.gate.shared.is_open.load(Ordering::SeqCst) {
             return;
         }
@@ -123,7 +123,7 @@ impl Driver for Gated {
         for rq in ring.waiting.drain(..) {
             self.memory.queue_rq(&mut ring.memory, rq);
         }
-        self.memory.reap(&mut ring.memory, done);
+        self.memory.reap(&mut ring.memory, end);
     }
 }
 

@@ -158,7 +158,7 @@ impl Driver for Device {
 
     fn commit_rqs(&self, _ring: &mut Self::Ring) {}
 
-    fn reap(&self, ring: &mut Self::Ring, done: &mut Vec<(InFlight, Status)>) {
+    fn reap(&self, ring: &mut Self::Ring, mut end: impl FnMut(InFlight, Status)) {
         if !self.finishes() {
             return;
         }
@@ -167,7 +167,7 @@ impl Driver for Device {
                 medium.end(&rq);
             }
             self.note(Event::Finished(rq.op(), rq.sector()));
-            done.push((rq, Status::Ok));
+            end(rq, Status::Ok);
         }
     }
 

@@ -27,8 +27,8 @@ crate::flavours! {
     pub(crate) mod inbox;
     #[path = "medium.rs"]
     pub(crate) mod medium;
-    #[path = "note.rs"]
-    pub(crate) mod note;
+    #[path = "noted.rs"]
+    pub(crate) mod noted;
     #[path = "reconfigure.rs"]
     pub(crate) mod reconfigure;
     #[path = "tags.rs"]
@@ -124,46 +124,6 @@ pub const SCENARIOS: &[Scenario] = &[
         shuttle: Some(Plan::clean(under_shuttle::founding::deadline, &[3])),
     },
     Scenario {
-        name: "note-tag",
-        about: "A puts the one tag back while B, on its hctx, holds the scheduler and comes for it",
-        row: None,
-        bug: None,
-        loom: Some(Plan::clean(under_loom::note::tag, &[3])),
-        shuttle: Some(Plan::clean(under_shuttle::note::tag, &[3])),
-    },
-    Scenario {
-        name: "note-tag-no-look",
-        about: "As note-tag, B does not look again for the note that A left: must be found",
-        row: None,
-        bug: Some("note-look"),
-        loom: Some(Plan::finds("stall", under_loom::note::tag_no_look, &[3])),
-        shuttle: Some(Plan::finds("stall", under_shuttle::note::tag_no_look, &[3])),
-    },
-    Scenario {
-        name: "note-tag-stale-mark",
-        about: "As note-tag, B relies on a mark that A has taken: must be found",
-        row: None,
-        bug: Some("mark-look"),
-        loom: Some(Plan::finds("stall", under_loom::note::tag_stale_mark, &[3])),
-        shuttle: Some(Plan::finds("stall", under_shuttle::note::tag_stale_mark, &[3])),
-    },
-    Scenario {
-        name: "note-budget",
-        about: "As note-tag, with the one unit of budget",
-        row: None,
-        bug: None,
-        loom: Some(Plan::clean(under_loom::note::budget, &[3])),
-        shuttle: Some(Plan::clean(under_shuttle::note::budget, &[3])),
-    },
-    Scenario {
-        name: "note-budget-no-look",
-        about: "As note-budget, B does not look again for the note that A left: must be found",
-        row: None,
-        bug: Some("note-look"),
-        loom: Some(Plan::finds("stall", under_loom::note::budget_no_look, &[3])),
-        shuttle: Some(Plan::finds("stall", under_shuttle::note::budget_no_look, &[3])),
-    },
-    Scenario {
         name: "inbox",
         about: "Two threads send to one that sleeps once while it has no message",
         row: None,
@@ -253,6 +213,38 @@ pub const SCENARIOS: &[Scenario] = &[
         shuttle: Some(Plan::finds("starved", under_shuttle::handover::kick_only, &[2])),
     },
     Scenario {
+        name: "noted-budget",
+        about: "Who holds the scheduler is short of a unit, which comes back with a note",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::noted::budget, &[3])),
+        shuttle: Some(Plan::clean(under_shuttle::noted::budget, &[3])),
+    },
+    Scenario {
+        name: "noted-tag",
+        about: "Who holds the scheduler is short of a tag, which comes back with a note",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::noted::tag, &[3])),
+        shuttle: Some(Plan::clean(under_shuttle::noted::tag, &[3])),
+    },
+    Scenario {
+        name: "noted-in-vain",
+        about: "As noted-budget, the holder does not ask for the unit again: must be found",
+        row: None,
+        bug: Some("noted-retry"),
+        loom: Some(Plan::finds("stall", under_loom::noted::in_vain, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::noted::in_vain, &[3])),
+    },
+    Scenario {
+        name: "noted-stale-mark",
+        about: "As noted-tag, the holder relies on a mark that was taken: must be found",
+        row: None,
+        bug: Some("mark-look"),
+        loom: Some(Plan::finds("stall", under_loom::noted::stale_mark, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::noted::stale_mark, &[3])),
+    },
+    Scenario {
         name: "gate-quiesce",
         about: "Once a quiesce holds nothing goes to the driver, and who waits is told",
         row: None,
@@ -289,8 +281,8 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "As gate-freeze, turns under way are not waited for: must be found",
         row: None,
         bug: Some("turns-under-way"),
-        loom: Some(Plan::finds("let through", under_loom::gate::freeze_at_once, &[3])),
-        shuttle: Some(Plan::finds("let through", under_shuttle::gate::freeze_at_once, &[3])),
+        loom: Some(Plan::finds("stall", under_loom::gate::freeze_at_once, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::gate::freeze_at_once, &[3])),
     },
     Scenario {
         name: "gate-freeze-untold",
@@ -345,8 +337,8 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "A change of nr_requests that does not wait for turns under way: must be found",
         row: None,
         bug: Some("turns-under-way"),
-        loom: Some(Plan::finds("panic", under_loom::reconfigure::at_once, &[3])),
-        shuttle: Some(Plan::finds("panic", under_shuttle::reconfigure::at_once, &[3])),
+        loom: Some(Plan::finds("stall", under_loom::reconfigure::at_once, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::reconfigure::at_once, &[3])),
     },
     Scenario {
         name: "flush-two-writes",

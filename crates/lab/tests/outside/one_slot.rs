@@ -70,13 +70,13 @@ impl Driver for OneSlot {
 
     fn commit_rqs(&self, _: &mut Self::Ring) {}
 
-    fn reap(&self, ring: &mut Self::Ring, done: &mut Vec<(InFlight, Status)>) {
+    fn reap(&self, ring: &mut Self::Ring, mut end: impl FnMut(InFlight, Status)) {
         for rq in ring.drain(..) {
             step(format!("sector {} is finished", rq.sector()));
             if self.slot == Slot::FreeAtOnce {
                 self.is_taken.swap(false, Ordering::AcqRel);
             }
-            done.push((rq, Status::Ok));
+            end(rq, Status::Ok);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::request::Request;
 const CANDIDATES_MAX: usize = 4;
 
 impl Deadline {
-    #[inline]
+    #[inline(always)]
     pub(super) fn merge_request(&mut self, request: Request, limits: &Limits) -> Merge {
         if let Some(tag) = self.mergeable_before(&request, limits) {
             self.grow(tag, request, Side::Back);
@@ -36,7 +36,7 @@ impl Deadline {
     }
 
     /// A held request that `request` can be merged with at its back.
-    #[inline]
+    #[inline(always)]
     fn mergeable_before(&self, request: &Request, limits: &Limits) -> Option<u32> {
         self.held.ending_at(request.sector, CANDIDATES_MAX, |held| {
             held.merge_side(request, limits) == Some(Side::Back)
@@ -44,7 +44,7 @@ impl Deadline {
     }
 
     /// A held request that `request` can be merged with at its front.
-    #[inline]
+    #[inline(always)]
     fn mergeable_behind(&mut self, request: &Request, limits: &Limits) -> Option<u32> {
         let Deadline { levels, held, .. } = self;
         let waiting = &mut levels[level_of(request)].dirs[dir_of(request) as usize];

@@ -217,6 +217,8 @@ impl Scheduler for Deadline {
         Box::new(Deadline::new(self.config, nr_requests))
     }
 
+    // This and `insert` are inlined by force into `add`, as what they call is.
+    #[inline(always)]
     fn merge(&mut self, request: Request, limits: &Limits) -> Merge {
         self.merge_request(request, limits)
     }
@@ -225,6 +227,7 @@ impl Scheduler for Deadline {
         Some(self.config.depth(nr_requests))
     }
 
+    #[inline(always)]
     fn insert(&mut self, mut request: Request, _now: Time) -> Run {
         let index = level_of(&request);
         // The level is remembered here: it must not depend on what the request looks like at its
