@@ -126,6 +126,9 @@ pub(crate) struct CheckArgs {
     /// What the random search begins with
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// How many rounds a scenario has that is only run at random [default: what each says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rounds: Option<u64>,
     /// The form of the results
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output_format: Format,

@@ -16,6 +16,10 @@ pub enum Change {
     /// Another number of requests that the queue holds, at least 1.
     NrRequests(u32),
     /// Another number of default hardware queues, at least 1 and at most one for each submitter.
+    ///
+    /// Those of the other kinds are numbered behind them. A hardware queue that stays is stopped
+    /// still if it was, under the number that it has then; one that goes is forgotten, so a new
+    /// one in its place is not stopped.
     NrHwQueues(u16),
     /// Another size of the device, in sectors.
     CapacitySectors(u64),
@@ -43,6 +47,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
     ///
     /// If there is no such hardware queue.
     pub fn stop_hw_queue(&self, hctx: HctxId) {
+        let _not_while_they_are_numbered_anew = self.admin.lock();
         self.hctx(hctx).set_stopped(true);
     }
 
@@ -52,7 +57,9 @@ impl<D: Driver, E: Env> Queue<D, E> {
     ///
     /// If there is no such hardware queue.
     pub fn start_hw_queue(&self, hctx: HctxId) {
+        let numbered = self.admin.lock();
         self.hctx(hctx).set_stopped(false);
+        drop(numbered);
         self.env.kick(self.live().maps.thread(hctx));
     }
 
@@ -81,9 +88,8 @@ impl<D: Driver, E: Env> Queue<D, E> {
     /// A queue that is quiesced, or a hardware queue that is stopped, sends nothing; with requests
     /// in it a freeze is complete only when it is started again.
     pub fn freeze(&self) {
+        // Other than in Linux nothing is run: what is on its way has somebody who sees to it.
         self.control.freeze();
-        // As in Linux: what waits for a run gets one, so that it comes to its end.
-        self.kick_all();
     }
 
     /// Whether a freeze holds: no request is on its way, and none will be.
@@ -160,15 +166,30 @@ impl<D: Driver, E: Env> Queue<D, E> {
                 if let Some(budget) = &self.budget {
                     budget.recall();
                 }
+                let before = self.maps();
                 self.renew(|live| {
                     let maps = Maps { default: nr, ..live.maps }.clamped(self.nr_ctx());
                     Live { maps, ..live }
                 });
+                self.renumber_stopped(before, self.maps());
             }
             Change::CapacitySectors(capacity_sectors) => self.renew(|mut live| {
                 live.limits.capacity_sectors = capacity_sectors;
                 live
             }),
+        }
+    }
+
+    /// Has what was stopped be stopped under its new number, and nothing else.
+    fn renumber_stopped(&self, before: Maps, after: Maps) {
+        let is_stopped: Vec<bool> =
+            (0..before.count()).map(|h| self.hctx(HctxId(h)).is_stopped()).collect();
+        self.hardware.iter().for_each(|hctx| hctx.set_stopped(false));
+        for (h, _) in is_stopped.iter().enumerate().filter(|(_, is_stopped)| **is_stopped) {
+            let old = HctxId(u16::try_from(h).expect("hardware queues are numbered in u16"));
+            if let Some(new) = after.number_of(before.place_of(old)) {
+                self.hctx(new).set_stopped(true);
+            }
         }
     }
 

@@ -304,6 +304,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             request
         });
         let hctx = self.queue.hctx(self.cpu.lanes[lane].hctx);
+        hctx.rest_on(restarter);
         hctx.note_busy();
         hctx.push_dispatch_front(bounced);
         let must_rerun = match restarter {
@@ -366,9 +367,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return ready.min(wanted);
         }
         let side = &mut self.cpu.lanes[lane];
-        if side.rests_on_tag && side.purse.tags.len() as u32 == reserved {
-            // Whoever puts a tag back runs us. Asking for budget before that would take it from
-            // others, or have it handed to and fro.
+        let hctx = self.queue.hctx(side.hctx);
+        let is_short = side.rests_on_tag && side.purse.tags.len() as u32 == reserved;
+        if is_short && hctx.is_still_marked() {
+            // Whoever puts a tag back takes our mark, and then looks at what we have published.
+            // Asking for budget before that would take it from others, or have it handed to and
+            // fro.
             return 0;
         }
         if let Some(budget) = &self.queue.budget
@@ -382,7 +386,6 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             }
         }
         if side.purse.tags.len() as u32 == reserved {
-            let hctx = self.queue.hctx(side.hctx);
             let has_tags = hctx.get_tags(&mut side.tag_hint, wanted, &mut side.purse.tags);
             // Looking at this mark at the end of the turn would be taking it from under ourselves.
             side.rests_on_tag = !has_tags;

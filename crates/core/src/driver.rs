@@ -1,5 +1,7 @@
 //! What a device implements, and what the layer asks of the world around it.
 
+use std::time::Duration;
+
 use crate::ids::{CtxId, HctxId};
 use crate::limits::Limits;
 use crate::request::{Abandoned, Done, InFlight};
@@ -34,7 +36,7 @@ pub trait Driver: Send + Sync + 'static {
     /// is waited for as long again.
     fn timeout(&self, ring: &mut Self::Ring, expired: Expired) -> TimeoutAnswer {
         let _ = ring;
-        TimeoutAnswer::WaitUntil(expired.now + (expired.now.since(expired.issued_at)))
+        expired.wait_as_long_again()
     }
 }
 
@@ -46,10 +48,17 @@ pub struct Expired {
     pub hctx: HctxId,
     /// Its driver tag.
     pub tag: u32,
-    /// When it was issued.
-    pub issued_at: Time,
-    /// The time now.
+    /// The time now. When it was issued says [`InFlight::issued_at`].
     pub now: Time,
+    /// How long a request may be in flight, as it is configured now; `None` for ever.
+    pub timeout: Option<Duration>,
+}
+
+impl Expired {
+    /// It may still come, and is waited for as long as a request that is issued now.
+    pub fn wait_as_long_again(&self) -> TimeoutAnswer {
+        TimeoutAnswer::WaitUntil(self.now + self.timeout.unwrap_or(Duration::MAX))
+    }
 }
 
 /// What a driver says of a request that has been in flight for too long.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bio::{Op, TenantId};
 use crate::budget::Waiter;
-use crate::driver::{Driver, Env};
+use crate::driver::{Driver, Env, Restarter};
 use crate::ids::{CtxId, HctxId};
 use crate::live::HctxType;
 use crate::queue::Queue;
@@ -105,6 +105,8 @@ pub struct HardwareDump {
     pub restart: bool,
     /// How busy the device was lately; zero if it was not.
     pub dispatch_busy: u64,
+    /// Whom the device has named to have what it refused tried again, if it is busy.
+    pub rests_on: Option<Restarter>,
     /// Requests that only it can send.
     pub dispatch: Vec<RequestDump>,
     /// Software queues that have something for it.
@@ -183,8 +185,9 @@ impl<D: Driver, E: Env> Queue<D, E> {
     }
 
     /// A request that has waited in the layer for longer than `patience` while nobody named holds
-    /// it: no quiesce or stop, no time that the scheduler has named, and no device that has all it
-    /// takes or has others in work. There should never be one.
+    /// it: no quiesce or stop, no time that the scheduler has named, no device that has all it
+    /// takes or has others in work, and none that was busy and has named who restarts it. There
+    /// should never be one.
     pub fn overdue(&self, now: Time, patience: Duration) -> Option<Overdue> {
         let live = self.live();
         let (sched_tag, since) = *self.waiting().first()?;
@@ -196,6 +199,14 @@ impl<D: Driver, E: Env> Queue<D, E> {
         let budget_is_short = self.budget.as_ref().is_some_and(|b| b.used() >= b.limit());
         let device_is_full = budget_is_short || !(0..live.maps.count()).any(has_room);
         let in_flight = |h: u16| self.hctx(HctxId(h)).tags().used() > 0;
+        let rests = |h: u16| match self.hctx(HctxId(h)).rests_on() {
+            // The driver has promised to kick.
+            Some(Restarter::Kick) => true,
+            Some(Restarter::RetryAt(at)) => at > now,
+            Some(Restarter::Completion) => in_flight(h),
+            None => false,
+        };
+        let device_is_busy = (0..live.maps.count()).any(rests);
         let has_others = live.elevator.is_some() && (0..live.maps.count()).any(in_flight);
         let is_held = now.since(since) <= patience
             || self.control.depths().0 > 0
@@ -203,6 +214,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
             || self.idles_until(now).is_some()
             || self.flush.lengths().2
             || device_is_full
+            || device_is_busy
             || has_others;
         (!is_held).then_some(Overdue { sched_tag, since })
     }
@@ -264,6 +276,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
             is_stopped: hctx.is_stopped(),
             restart: hctx.is_marked(),
             dispatch_busy: hctx.dispatch_busy(),
+            rests_on: hctx.rests_on(),
             dispatch,
             ctx_map: ctxs.filter(|ctx| hctx.ctx_map.contains(usize::from(ctx.0))).collect(),
             nr_tags: hctx.tags().depth(),

@@ -154,6 +154,7 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         self.close();
         for _ in 0..self.cpu.entries.nr_waiting() {
             let Some((index, tenant, mut queue)) = self.cpu.entries.begin_turn() else { break };
+            let length = queue.len();
             while let Some(mut entry) = queue.pop_front() {
                 if let Err(status) = self.may_still_go(&entry.bio) {
                     self.end_entry(&entry, status);
@@ -164,8 +165,10 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                     break;
                 }
             }
-            self.cpu.entries.end_turn(index, queue);
+            let was_served = queue.len() < length;
+            self.cpu.entries.end_turn(index, queue, was_served);
         }
+        self.cpu.entries.end_pass();
         if !self.cpu.refused.is_empty() {
             self.look_for_room();
         }

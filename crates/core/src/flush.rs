@@ -107,6 +107,11 @@ impl FlushQueue {
         (covered, next)
     }
 
+    /// Takes out those that the flush in flight covers, before it has ended.
+    fn running(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.lock().running)
+    }
+
     /// The flush in flight is given up: those it covered, and those who wait, come out.
     fn given_up(&self) -> Vec<Request> {
         self.failed.store(true, Relaxed);
@@ -159,6 +164,12 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
                 _ => self.send_data(request),
             };
         }
+        if Omission::Fua.is_made() {
+            bio.flags.remove(Flags::FUA);
+        }
+        if Omission::Flush.is_made() && bio.op == Op::Flush {
+            return self.finish(request, Status::Ok);
+        }
         let before = bio.flags.contains(Flags::PREFLUSH);
         let after = bio.flags.contains(Flags::FUA) && !limits.fua;
         bio.flags.remove(Flags::PREFLUSH);
@@ -207,7 +218,15 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
             return self.finish(request, Status::IoErr);
         }
         if let Some(flush) = self.queue.flush.wait(request, self.now) {
-            self.send_aside(flush);
+            self.send_flush(flush);
+        }
+    }
+
+    fn send_flush(&mut self, flush: Request) {
+        self.send_aside(flush);
+        if Omission::FlushEnd.is_made() {
+            let covered = self.queue.flush.running();
+            self.go_on_after_flush(covered, Status::Ok);
         }
     }
 
@@ -219,9 +238,14 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
         let is_ok = status.is_ok();
         let (covered, next) = self.queue.flush.ended(request.into_body(), is_ok, self.now);
         if let Some(flush) = next {
-            self.send_aside(flush);
+            self.send_flush(flush);
         }
         let status = if self.queue.flush.has_failed() && is_ok { Status::IoErr } else { status };
+        self.go_on_after_flush(covered, status);
+    }
+
+    /// Has those that waited for a flush take their next step, or end.
+    fn go_on_after_flush(&mut self, covered: Vec<Request>, status: Status) {
         for mut request in covered {
             let body = request.body_mut();
             match body.flush {

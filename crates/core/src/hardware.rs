@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use crossbeam_utils::CachePadded;
 
 use crate::bitmap::Bitmap;
+use crate::driver::Restarter;
 use crate::ids::CtxId;
 use crate::request::Request;
 use crate::sync::{
-    AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Relaxed, Release, SeqCst, fence,
+    AcqRel, Acquire, AtomicBool, AtomicUsize, Counter, Mutex, Omission, Relaxed, Release, SeqCst,
+    fence,
 };
 use crate::tags::{Sbitmap, Tag};
 use crate::time::Time;
@@ -49,6 +51,9 @@ pub(crate) struct HardwareQueue {
     dispatch_busy: Counter,
     /// Requests in flight, without those of turns under way.
     nr_active: CachePadded<Counter>,
+    /// Whom what was refused last rests on, until the device takes something again; see
+    /// [`HardwareQueue::rest_on`].
+    rests_on: Counter,
     /// For each driver tag that is out, when its request's time is over and on whose ring it is.
     flight: Box<[Counter]>,
 }
@@ -72,6 +77,10 @@ const BUSY_FACTOR: u64 = 16;
 /// After so many answers nothing is left of one.
 const BUSY_FORGOTTEN: u32 = 16;
 
+/// What stands in `rests_on` where it is no time.
+const RESTS_ON_COMPLETION: u64 = u64::MAX;
+const RESTS_ON_KICK: u64 = u64::MAX - 1;
+
 impl HardwareQueue {
     pub(crate) fn new(nr_tags: u32, nr_requests: usize, nr_ctx: usize) -> Self {
         HardwareQueue {
@@ -83,6 +92,7 @@ impl HardwareQueue {
             stopped: AtomicBool::new(false),
             dispatch_busy: Counter::new(),
             nr_active: CachePadded::default(),
+            rests_on: Counter::new(),
             flight: (0..nr_tags).map(|_| Counter::new()).collect(),
         }
     }
@@ -127,6 +137,17 @@ impl HardwareQueue {
         self.restart.load(Relaxed)
     }
 
+    /// Whether the mark that the caller has left in this turn is there still, after it has
+    /// published what else it has. If not, another thread of this hardware queue has taken it, and
+    /// may have been done before that was published.
+    ///
+    /// M1, as in [`HardwareQueue::must_rerun`]: the fence orders "published" before "look at the
+    /// mark".
+    pub(crate) fn is_still_marked(&self) -> bool {
+        fence(SeqCst);
+        self.restart.load(Relaxed) || Omission::MarkLook.is_made()
+    }
+
     /// Stops or starts it. Who starts it kicks it afterwards, whatever it holds, so no run that was
     /// passed over is lost: the kick is answered by a turn that begins after the change.
     pub(crate) fn set_stopped(&self, is_stopped: bool) {
@@ -146,6 +167,7 @@ impl HardwareQueue {
         if average == 0 {
             return;
         }
+        self.rests_on.set(0);
         for _ in 0..count.min(BUSY_FORGOTTEN) {
             average = average * (BUSY_WEIGHT - 1) / BUSY_WEIGHT;
         }
@@ -156,6 +178,33 @@ impl HardwareQueue {
     pub(crate) fn note_busy(&self) {
         let average = self.dispatch_busy.get();
         self.dispatch_busy.set((average * (BUSY_WEIGHT - 1) + BUSY_FACTOR) / BUSY_WEIGHT);
+    }
+
+    /// Notes whom the device has named to restart what it refused.
+    pub(crate) fn rest_on(&self, restarter: Restarter) {
+        self.rests_on.set(match restarter {
+            Restarter::Completion => RESTS_ON_COMPLETION,
+            Restarter::Kick => RESTS_ON_KICK,
+            // Times that far are never.
+            Restarter::RetryAt(at) => at.as_ns().clamp(1, RESTS_ON_KICK - 1),
+        });
+    }
+
+    /// The driver gives the kick that it owed, if it owed one.
+    pub(crate) fn driver_kicks(&self) {
+        self.rests_on.exchange(RESTS_ON_KICK, 0);
+    }
+
+    /// Whom the requests in the dispatch list rest on because the device was busy; nobody if it has
+    /// taken something since.
+    pub(crate) fn rests_on(&self) -> Option<Restarter> {
+        match self.rests_on.get() {
+            _ if !self.has_dispatch() => None,
+            0 => None,
+            RESTS_ON_COMPLETION => Some(Restarter::Completion),
+            RESTS_ON_KICK => Some(Restarter::Kick),
+            at => Some(Restarter::RetryAt(Time::from_ns(at))),
+        }
     }
 
     /// How busy the device was lately: zero if it was not, and then requests go to it in bulk.

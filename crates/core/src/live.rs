@@ -79,6 +79,22 @@ impl Maps {
         self.kind_and_first(hctx).0
     }
 
+    /// What kind of queue it is, and its place among those of its kind.
+    pub(crate) fn place_of(&self, hctx: HctxId) -> (HctxType, u16) {
+        let (kind, first) = self.kind_and_first(hctx);
+        (kind, hctx.0 - first)
+    }
+
+    /// The queue at a place among those of its kind, if there are as many.
+    pub(crate) fn number_of(&self, (kind, place): (HctxType, u16)) -> Option<HctxId> {
+        let (first, count) = match kind {
+            HctxType::Default => (0, self.default),
+            HctxType::Read => (self.default, self.read),
+            HctxType::Poll => (self.default + self.read, self.poll),
+        };
+        (place < count).then(|| HctxId(first + place))
+    }
+
     /// No more queues of any kind than there are threads to serve them.
     pub(crate) fn clamped(self, nr_ctx: u16) -> Maps {
         assert!(self.default > 0, "a queue has a hardware queue");
@@ -114,9 +130,11 @@ mod tests {
         ] {
             assert_eq!(maps.hctx(CtxId(ctx), kind), HctxId(hctx), "{ctx} {kind:?}");
             assert_eq!(maps.kind(HctxId(hctx)), kind);
+            assert_eq!(maps.number_of(maps.place_of(HctxId(hctx))), Some(HctxId(hctx)));
             let thread = maps.thread(HctxId(hctx));
             assert_eq!(maps.hctx(thread, kind), HctxId(hctx), "its thread uses it");
         }
+        assert_eq!(maps.number_of((HctxType::Default, 2)), None);
         assert_eq!(Maps::of(1).hctx(CtxId(5), HctxType::Poll), HctxId(0));
         assert_eq!(maps.clamped(1), Maps { default: 1, read: 1, poll: 1 });
     }

@@ -190,6 +190,7 @@ impl<D: Driver, E: Env> Queue<D, E> {
         // The mark is taken so that a dispatcher which has not yet put its request in the dispatch
         // list notices (M1); the run is owed in either case.
         let _ = self.hctx(hctx).take_restart();
+        self.hctx(hctx).driver_kicks();
         self.env.kick(self.live().maps.thread(hctx));
     }
 
@@ -300,6 +301,11 @@ impl<D: Driver, E: Env> Queue<D, E> {
     #[inline]
     pub(crate) fn timeout_ns(&self) -> u64 {
         self.timeout_ns.get()
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        let ns = self.timeout_ns();
+        (ns != u64::MAX).then(|| Duration::from_nanos(ns))
     }
 
     fn sum(&self, of: impl Fn(VolumeId) -> bool) -> Figures {

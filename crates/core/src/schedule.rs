@@ -63,13 +63,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
 
     /// Somebody left a note. What brought him may be the budget or the tag that we failed to get,
     /// and he took the mark that we left for it; so it is asked for again. A busy device is not.
-    fn look_again(&mut self, device: Device) -> Device {
-        let lane = &mut self.cpu.lanes[LANE];
-        if lane.busy {
-            return device;
-        }
-        lane.rests_on_tag = false;
-        Device::Ready
+    fn look_again(&self, device: Device) -> Device {
+        if self.cpu.lanes[LANE].busy { device } else { Device::Ready }
     }
 
     /// Somebody left a note and relies on us, but our hardware queue is blocked. His may not be.

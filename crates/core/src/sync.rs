@@ -75,6 +75,14 @@ pub enum Omission {
     EntryLook,
     /// Who comes while a flush is in flight is covered by that flush, instead of the next.
     NextFlush,
+    /// The device is not told of a flush: it ends at once.
+    Flush,
+    /// A write with FUA ends like any other.
+    Fua,
+    /// Who waits for a flush is told when it goes out, not when it has ended.
+    FlushEnd,
+    /// Who rests on a tag does not look whether its mark is there still.
+    MarkLook,
     /// It is forgotten that the submitter of a request was answered when its time was over.
     AnsweredBefore,
     /// Who holds the scheduler, and is left a note, does not ask again for the budget and the tag
@@ -92,17 +100,17 @@ impl Omission {
     /// Leaves it out from now on, in the whole process.
     #[cfg(any(feature = "loom", feature = "shuttle"))]
     pub fn make(self) {
-        OMITTED.store(1 << self as u8, Relaxed);
+        OMITTED.store(1 << self as u16, Relaxed);
     }
 }
 
 /// What is left out, a bit for each. No scheduling point.
 #[cfg(any(feature = "loom", feature = "shuttle"))]
-static OMITTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+static OMITTED: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
 
 #[cfg(any(feature = "loom", feature = "shuttle"))]
 fn is_omitted(omission: Omission) -> bool {
-    OMITTED.load(Relaxed) & 1 << omission as u8 != 0
+    OMITTED.load(Relaxed) & 1 << omission as u16 != 0
 }
 
 /// Whether the thread is unwinding from a panic, and no more work should be begun.

@@ -57,9 +57,8 @@ impl<D: Driver, E: Env> Turn<'_, D, E> {
     /// Asks the driver about a request that is late. Answers when it has to be asked again.
     fn ask_about(&mut self, hctx: HctxId, flight: Flight) -> Time {
         self.cpu.counters.expired += 1;
-        let timeout_ns = self.queue.timeout_ns();
-        let issued_at = Time::from_ns(flight.ends_at.as_ns().saturating_sub(timeout_ns));
-        let expired = Expired { hctx, tag: flight.tag, issued_at, now: self.now };
+        let timeout = self.queue.timeout();
+        let expired = Expired { hctx, tag: flight.tag, now: self.now, timeout };
         let ring = self.ring.as_deref_mut().expect("the turn has its ring back");
         let ends_at = match self.queue.driver.timeout(ring, expired) {
             // Its completion is at hand.

@@ -41,6 +41,9 @@ pub struct Plan {
     pub bounds: &'static [u32],
     /// What its author says comes out.
     pub expect: Expect,
+    /// For what is too deep to be explored: how many schedules are drawn at random instead, unless
+    /// [`Options::rounds`] says otherwise. There are no bounds then.
+    pub rounds: Option<u64>,
 }
 
 /// What the author of a scenario says comes out.
@@ -71,6 +74,9 @@ pub enum Selection {
 pub struct Params {
     /// The commit id of the bug that is to be put back.
     pub bug: Option<String>,
+    /// Another one for each schedule of a random search, for a scenario to draw from; zero in
+    /// other searches, where a scenario does the same each time.
+    pub seed: u64,
 }
 
 /// What to explore, and how far.
@@ -86,10 +92,13 @@ pub struct Options {
     /// How much longer the schedule under way may take, before the process is killed and the
     /// finding is a hang.
     pub grace: Duration,
-    /// The seed of the random search.
+    /// The seed of the first schedule of a random search; each further one's is one more.
     pub seed: u64,
     /// How many schedules the random search draws.
     pub random_schedules: u64,
+    /// How many schedules are drawn of a scenario that is never explored otherwise, instead of the
+    /// scenario's own number.
+    pub rounds: Option<u64>,
     /// How many explorations run at a time, each in a process with one busy thread.
     pub jobs: usize,
     /// What the scenarios are told.
@@ -105,6 +114,7 @@ impl Default for Options {
             grace: Duration::from_secs(15),
             seed: 0,
             random_schedules: 100_000,
+            rounds: None,
             jobs: thread::available_parallelism().map_or(1, usize::from),
             params: Params::default(),
         }
@@ -166,12 +176,24 @@ pub enum CheckError {
 impl Plan {
     /// A plan that finds nothing within `bounds`.
     pub const fn clean(run: fn(&Params), bounds: &'static [u32]) -> Self {
-        Plan { run, bounds, expect: Expect::Clean }
+        Plan { run, bounds, expect: Expect::Clean, rounds: None }
     }
 
     /// A plan that finds something of this `kind`, at the largest of `bounds` at the latest.
     pub const fn finds(kind: &'static str, run: fn(&Params), bounds: &'static [u32]) -> Self {
-        Plan { run, bounds, expect: Expect::Finding(kind) }
+        Plan { run, bounds, expect: Expect::Finding(kind), rounds: None }
+    }
+
+    /// The same, but so many schedules are drawn at random: it is too deep to be explored.
+    pub const fn in_rounds(self, rounds: u64) -> Self {
+        Plan { bounds: &[], rounds: Some(rounds), ..self }
+    }
+}
+
+impl Plan {
+    /// Who really explores it if `asked` is asked to.
+    fn explorer(&self, asked: Explorer) -> Explorer {
+        if self.rounds.is_some() { Explorer::ShuttleRandom } else { asked }
     }
 }
 
@@ -206,7 +228,13 @@ pub fn check(
     for scenario in &scenarios {
         for &explorer in &options.explorers {
             if let Some(plan) = scenario.plan(explorer) {
-                todo.push_back(Task { place: todo.len(), scenario, explorer, plan });
+                let explorer = plan.explorer(explorer);
+                let is_new = |task: &Task<'_>| {
+                    (task.scenario.name, task.explorer) != (scenario.name, explorer)
+                };
+                if todo.iter().all(is_new) {
+                    todo.push_back(Task { place: todo.len(), scenario, explorer, plan });
+                }
             }
         }
     }
@@ -256,8 +284,9 @@ pub fn list(registry: &[Scenario], selection: &Selection) -> Result<Vec<Listed>,
                 about: scenario.about,
                 bug: scenario.bug,
                 row: scenario.row,
-                explorer,
-                bound: plan.bounds.iter().copied().max().unwrap_or(0),
+                explorer: plan.explorer(explorer),
+                bound: plan.bounds.iter().copied().max(),
+                rounds: plan.rounds,
                 found: kind.is_some(),
                 kind,
             });
@@ -353,10 +382,11 @@ impl Task<'_> {
         match self.explorer {
             Explorer::Loom => with_bounds(|preemptions_max| Search::Loom { preemptions_max }),
             Explorer::Shuttle => with_bounds(|preemptions_max| Search::Shuttle { preemptions_max }),
-            Explorer::ShuttleRandom => vec![Search::ShuttleRandom {
-                seed: options.seed,
-                schedules_max: options.random_schedules,
-            }],
+            Explorer::ShuttleRandom => {
+                let rounds = self.plan.rounds.map(|own| options.rounds.unwrap_or(own));
+                let schedules_max = rounds.unwrap_or(options.random_schedules);
+                vec![Search::ShuttleRandom { seed: options.seed, schedules_max }]
+            }
         }
     }
 
@@ -378,7 +408,11 @@ impl Task<'_> {
             row: self.scenario.row.map(str::to_owned),
             explorer: self.explorer,
             bound: job.search.bound(),
-            seed: job.search.seed(),
+            // The last schedule is the one that was found, and its seed repeats it.
+            seed: job.search.seed().map(|first| match ended.finding {
+                Some(_) => first.wrapping_add(ended.schedules.saturating_sub(1)),
+                None => first,
+            }),
             exhausted: ended.exhausted,
             schedules: ended.schedules,
             seconds: ended.seconds,

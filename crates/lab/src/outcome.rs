@@ -18,7 +18,8 @@ pub struct Outcome {
     pub explorer: Explorer,
     /// The most preemptions a schedule had; `None` for a random search, which has no bound.
     pub bound: Option<u32>,
-    /// The seed of a random search.
+    /// The seed of a random search: of its first schedule, or of the one that was found, which is
+    /// then the first one of a search that begins with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Whether every schedule within the bound was run. False too where a finding ended the
@@ -53,8 +54,12 @@ pub struct Listed {
     pub row: Option<&'static str>,
     /// Who explores.
     pub explorer: Explorer,
-    /// The largest bound that is explored unless another is asked for.
-    pub bound: u32,
+    /// The largest bound that is explored unless another is asked for; `None` if it is drawn at
+    /// random.
+    pub bound: Option<u32>,
+    /// How many schedules are drawn at random, unless another number is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u64>,
     /// Whether its author says that something will be found.
     pub found: bool,
     /// What will be found.

@@ -20,8 +20,12 @@ pub fn line(outcome: &Outcome) -> String {
     let Outcome { scenario, explorer, schedules, seconds, .. } = outcome;
     let within = within(outcome.bound);
     let result = match (&outcome.kind, outcome.exhausted) {
-        (Some(kind), _) => format!("FOUND {kind}"),
+        (Some(kind), _) => match outcome.seed {
+            Some(seed) => format!("FOUND {kind} with seed {seed}"),
+            None => format!("FOUND {kind}"),
+        },
         (None, true) => "nothing found, every schedule run".to_owned(),
+        (None, false) if outcome.bound.is_none() => "nothing found".to_owned(),
         (None, false) => "nothing found, not every schedule run".to_owned(),
     };
     let surprise = if outcome.expected { "" } else { " (NOT what was expected)" };

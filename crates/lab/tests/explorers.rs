@@ -35,11 +35,13 @@ macro_rules! toy {
                 run: under_loom::$module::$function,
                 bounds: $bounds,
                 expect: $loom,
+                rounds: None,
             }),
             shuttle: Some(Plan {
                 run: under_shuttle::$module::$function,
                 bounds: $bounds,
                 expect: $shuttle,
+                rounds: None,
             }),
         }
     };
@@ -67,6 +69,11 @@ const SCENARIOS: &[Scenario] = &[
     toy!("spin-politely", ends::spin_politely, &[2], Clean, Clean),
     toy!("endless", ends::endless, &[20], Clean, Clean),
     Scenario { shuttle: None, ..toy!("loom-only", litmus::fenced, &[1], Clean, Clean) },
+    Scenario {
+        loom: None,
+        shuttle: Some(Plan::clean(under_shuttle::ends::ninth, &[]).in_rounds(3)),
+        ..toy!("in-rounds", ends::ninth, &[], Clean, Clean)
+    },
 ];
 
 const TESTS: &[(&str, fn())] = &[
@@ -80,6 +87,7 @@ const TESTS: &[(&str, fn())] = &[
     ("spinning_is_a_livelock_unless_it_yields", spinning),
     ("the_time_limit_is_kept_and_said", the_time_limit),
     ("the_random_search_repeats_itself", the_random_search),
+    ("what_is_too_deep_runs_in_rounds", rounds),
     ("a_wrong_name_is_told_the_right_ones", a_wrong_name),
     ("a_child_that_knows_no_such_scenario_is_an_error", a_child_that_refuses),
     ("an_expectation_can_be_disappointed", a_disappointment),
@@ -239,14 +247,38 @@ fn the_random_search() {
         let mut outcomes = explore("founding", options);
         let outcome = outcomes.pop().expect("one outcome");
         assert_found(&outcome, "stall");
-        assert_eq!((outcome.bound, outcome.seed), (None, Some(seed)));
-        (outcome.schedules, outcome.finding)
+        assert_eq!(outcome.bound, None);
+        (outcome.schedules, outcome.seed.expect("drawn from one"), outcome.finding)
     };
-    assert_eq!(draw(7), draw(7));
+    let (schedules, seed, finding) = draw(7);
+    assert_eq!(draw(7), (schedules, seed, finding.clone()));
+    // What is found can be repeated by itself.
+    assert_eq!((seed, schedules > 1), (7 + schedules - 1, true));
+    assert_eq!(draw(seed), (1, seed, finding));
     let explorers = vec![Explorer::ShuttleRandom];
     let options = Options { explorers, random_schedules: 50, ..Options::default() };
     let outcome = explore("looked-again", options).remove(0);
     assert_eq!((outcome.schedules, outcome.exhausted, outcome.found), (50, false, false));
+}
+
+fn rounds() {
+    let options = |rounds| Options { rounds, seed: 4, ..Options::default() };
+    // Both explorers are asked for; a plan in rounds is drawn, and once.
+    let outcomes = explore("in-rounds", options(None));
+    let [outcome] = &outcomes[..] else { panic!("not one outcome: {outcomes:#?}") };
+    assert_eq!((outcome.explorer, outcome.bound), (Explorer::ShuttleRandom, None));
+    assert_eq!((outcome.schedules, outcome.seed, outcome.expected), (3, Some(4), true));
+    let outcome = explore("in-rounds", options(Some(5))).remove(0);
+    assert_eq!((outcome.schedules, outcome.found), (5, false));
+    // The scenario is told the seed of each, and ends badly with that of the sixth.
+    let outcome = explore("in-rounds", options(Some(50))).remove(0);
+    assert_found(&outcome, "the ninth");
+    assert_eq!((outcome.schedules, outcome.seed, outcome.expected), (6, Some(9), false));
+
+    let asked = Selection::Named(vec!["in-rounds".to_owned()]);
+    let listed = list(SCENARIOS, &asked).expect("it is there");
+    let listed: Vec<_> = listed.iter().map(|one| (one.explorer, one.bound, one.rounds)).collect();
+    assert_eq!(listed, [(Explorer::ShuttleRandom, None, Some(3))]);
 }
 
 fn a_wrong_name() {

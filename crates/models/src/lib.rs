@@ -14,6 +14,7 @@ mod slots;
 mod volatile;
 
 pub use faults::{BusyFault, Effect, Fault, Faults, Trigger};
+pub use random::Random;
 pub use request::{BusyKind, ModelOp, ModelRequest, Outcome, SECTOR_BYTES, Start};
 pub use slots::{Fate, Slots, SlotsConfig};
-pub use volatile::{Sabotage, VolatileDisk};
+pub use volatile::{FlushMark, Sabotage, VolatileDisk};

@@ -30,7 +30,8 @@ type Sector = Option<Box<[u8; SECTOR_BYTES]>>;
 /// whatever order they like, and only single sectors are written whole.
 ///
 /// A request that is in flight at the moment of a crash may have been done, or done in part: if it
-/// is a write, whoever drives this disk does it just before the crash. A flush counts from its end.
+/// is a write, whoever drives this disk does it just before the crash. A flush counts from its end,
+/// for what was in the cache when it began.
 #[derive(Clone, Debug)]
 pub struct VolatileDisk {
     capacity_sectors: u64,
@@ -38,11 +39,24 @@ pub struct VolatileDisk {
     /// What is safe. Sectors that are absent hold zeroes.
     durable: BTreeMap<u64, Sector>,
     /// What was written since the last flush: all versions of each sector, the newest last.
-    cached: BTreeMap<u64, Vec<Sector>>,
-    /// With [`Sabotage::FlushEndsEarly`], how many of the cached versions of a sector the last
-    /// flush has promised, which is where the next one makes them durable.
-    promised: BTreeMap<u64, usize>,
+    cached: BTreeMap<u64, Vec<Version>>,
+    /// How many sectors have been put into the cache.
+    nr_cached: u64,
+    /// With [`Sabotage::FlushEndsEarly`], what the last flush has promised, which is where the
+    /// next one makes it durable.
+    promised: FlushMark,
 }
+
+#[derive(Clone, Debug)]
+struct Version {
+    /// Counts what was put into the cache, from 1.
+    number: u64,
+    contents: Sector,
+}
+
+/// A flush under way: what it covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlushMark(u64);
 
 impl VolatileDisk {
     /// A disk of so many sectors, all zero.
@@ -52,8 +66,14 @@ impl VolatileDisk {
             sabotage,
             durable: BTreeMap::new(),
             cached: BTreeMap::new(),
-            promised: BTreeMap::new(),
+            nr_cached: 0,
+            promised: FlushMark::default(),
         }
+    }
+
+    /// The size, in sectors.
+    pub fn capacity_sectors(&self) -> u64 {
+        self.capacity_sectors
     }
 
     /// Reads whole sectors into `bytes`: the newest that was written.
@@ -64,10 +84,9 @@ impl VolatileDisk {
     pub fn read(&self, sector: u64, bytes: &mut [u8]) {
         let range = self.range(sector, bytes.len());
         for (sector, bytes) in range.zip(bytes.chunks_mut(SECTOR_BYTES)) {
-            let cached = self.cached.get(&sector).and_then(|versions| versions.last());
-            match cached.or(self.durable.get(&sector)) {
-                Some(Some(contents)) => bytes.copy_from_slice(contents.as_slice()),
-                Some(None) | None => bytes.fill(0),
+            match self.may_hold(sector).last().flatten() {
+                Some(contents) => bytes.copy_from_slice(contents),
+                None => bytes.fill(0),
             }
         }
     }
@@ -96,27 +115,48 @@ impl VolatileDisk {
 
     /// Makes durable all that was written before.
     pub fn flush(&mut self) {
-        match self.sabotage {
-            Sabotage::FlushDoesNothing => {}
-            Sabotage::FlushEndsEarly => self.keep_promises(),
-            Sabotage::None | Sabotage::FuaIgnored => {
-                for (sector, versions) in std::mem::take(&mut self.cached) {
-                    self.durable.extend(versions.into_iter().last().map(|last| (sector, last)));
-                }
-            }
+        let mark = self.begin_flush();
+        self.end_flush(mark);
+    }
+
+    /// Begins a flush of what is in the cache now. What comes later is the next one's.
+    pub fn begin_flush(&self) -> FlushMark {
+        FlushMark(self.nr_cached)
+    }
+
+    /// Ends a flush: what it covers is durable.
+    pub fn end_flush(&mut self, mark: FlushMark) {
+        let covered = match self.sabotage {
+            Sabotage::FlushDoesNothing => return,
+            Sabotage::FlushEndsEarly => std::mem::replace(&mut self.promised, mark),
+            Sabotage::None | Sabotage::FuaIgnored => mark,
+        };
+        for (sector, versions) in &mut self.cached {
+            let count = versions.partition_point(|version| version.number <= covered.0);
+            let last = versions.drain(..count).next_back();
+            self.durable.extend(last.map(|version| (*sector, version.contents)));
         }
+        self.cached.retain(|_, versions| !versions.is_empty());
     }
 
     /// Loses the cache: of the writes that were in it, a random subset has reached the medium. The
     /// disk goes on with what is left.
     pub fn crash(&mut self, seed: u64) {
         let mut random = Random::new(seed);
-        self.promised.clear();
         for (sector, mut versions) in std::mem::take(&mut self.cached) {
             // Each write of a sector is in the subset or not, and the last that is in it stays.
             versions.retain(|_| random.below(2) == 0);
-            self.durable.extend(versions.pop().map(|last| (sector, last)));
+            self.durable.extend(versions.pop().map(|last| (sector, last.contents)));
         }
+    }
+
+    /// All that a sector may hold after a crash at this moment, the oldest first; the last is what
+    /// is read now. `None` is zeroes.
+    pub fn may_hold(&self, sector: u64) -> impl Iterator<Item = Option<&[u8; SECTOR_BYTES]>> {
+        let durable = self.durable.get(&sector).and_then(Option::as_deref);
+        let cached = self.cached.get(&sector).map_or(&[][..], Vec::as_slice);
+        let cached = cached.iter().map(|version| version.contents.as_deref());
+        std::iter::once(durable).chain(cached)
     }
 
     /// Whether something would be lost in a crash.
@@ -128,23 +168,12 @@ impl VolatileDisk {
         if fua && self.sabotage != Sabotage::FuaIgnored {
             // What the cache had of this sector is older, and may not come over it later.
             self.cached.remove(&sector);
-            self.promised.remove(&sector);
             self.durable.insert(sector, contents);
         } else {
-            self.cached.entry(sector).or_default().push(contents);
+            self.nr_cached += 1;
+            let version = Version { number: self.nr_cached, contents };
+            self.cached.entry(sector).or_default().push(version);
         }
-    }
-
-    /// Makes durable what the flush before this one has promised, and promises what is there.
-    fn keep_promises(&mut self) {
-        for (sector, count) in std::mem::take(&mut self.promised) {
-            let Some(versions) = self.cached.get_mut(&sector) else { continue };
-            self.durable.extend(versions.drain(..count).next_back().map(|last| (sector, last)));
-            if versions.is_empty() {
-                self.cached.remove(&sector);
-            }
-        }
-        self.promised = self.cached.iter().map(|(sector, all)| (*sector, all.len())).collect();
     }
 
     fn range(&self, sector: u64, len_bytes: usize) -> Range<u64> {

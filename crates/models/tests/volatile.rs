@@ -11,6 +11,8 @@ enum Step {
     Write { sector: u64, nr_sectors: u64, fua: bool },
     Zero { sector: u64, nr_sectors: u64, fua: bool },
     Flush,
+    BeginFlush,
+    EndFlush,
     Crash(u64),
 }
 
@@ -19,25 +21,33 @@ enum Step {
 struct Reference {
     versions: Vec<Vec<u64>>,
     written: u64,
+    /// How many versions of each sector the flush under way covers, for those still there.
+    covered: Option<Vec<usize>>,
 }
 
 impl Reference {
     fn new() -> Self {
-        Reference { versions: vec![vec![0]; SECTORS as usize], written: 0 }
+        Reference { versions: vec![vec![0]; SECTORS as usize], written: 0, covered: None }
     }
 
     fn put(&mut self, sector: u64, version: u64, fua: bool) {
         let versions = &mut self.versions[sector as usize];
         if fua {
             versions.clear();
+            self.covered.iter_mut().for_each(|covered| covered[sector as usize] = 0);
         }
         versions.push(version);
     }
 
-    fn flush(&mut self) {
-        self.versions.iter_mut().for_each(|versions| {
-            versions.drain(..versions.len() - 1);
-        });
+    fn begin_flush(&mut self) {
+        self.covered = Some(self.versions.iter().map(Vec::len).collect());
+    }
+
+    fn end_flush(&mut self) {
+        let covered = self.covered.take().expect("it has begun");
+        for (versions, covered) in self.versions.iter_mut().zip(covered) {
+            versions.drain(..covered.saturating_sub(1));
+        }
     }
 
     /// Whether the disk may hold what it does after a crash; it is the truth from then on.
@@ -49,6 +59,7 @@ impl Reference {
             }
             *versions = vec![left];
         }
+        self.covered = None;
         Ok(())
     }
 }
@@ -69,6 +80,7 @@ fn version_of(disk: &VolatileDisk, sector: u64) -> u64 {
 fn run(steps: &[Step], sabotage: Sabotage) -> Result<(), String> {
     let mut disk = VolatileDisk::new(SECTORS, sabotage);
     let mut reference = Reference::new();
+    let mut mark = None;
     for step in steps {
         match *step {
             Step::Write { sector, nr_sectors, fua } => {
@@ -82,11 +94,23 @@ fn run(steps: &[Step], sabotage: Sabotage) -> Result<(), String> {
                 disk.zero(sector, nr_sectors, fua);
                 (0..nr_sectors).for_each(|nth| reference.put(sector + nth, 0, fua));
             }
-            Step::Flush => {
+            Step::Flush if mark.is_none() => {
                 disk.flush();
-                reference.flush();
+                reference.begin_flush();
+                reference.end_flush();
+            }
+            Step::BeginFlush if mark.is_none() => {
+                mark = Some(disk.begin_flush());
+                reference.begin_flush();
+            }
+            Step::EndFlush | Step::Flush | Step::BeginFlush => {
+                if let Some(mark) = mark.take() {
+                    disk.end_flush(mark);
+                    reference.end_flush();
+                }
             }
             Step::Crash(seed) => {
+                mark = None;
                 disk.crash(seed);
                 assert!(!disk.is_dirty(), "nothing is left to lose");
                 reference.crash(&disk)?;
@@ -95,6 +119,12 @@ fn run(steps: &[Step], sabotage: Sabotage) -> Result<(), String> {
         for sector in 0..SECTORS {
             let newest = reference.versions[sector as usize].last().unwrap();
             assert_eq!(version_of(&disk, sector), *newest, "the newest is read");
+            if sabotage == Sabotage::None {
+                let may_hold = disk.may_hold(sector);
+                let versions = may_hold
+                    .map(|all| all.map_or(0, |b| u64::from_ne_bytes(b[..8].try_into().unwrap())));
+                assert_eq!(&versions.collect::<Vec<_>>(), &reference.versions[sector as usize]);
+            }
         }
     }
     Ok(())
@@ -109,6 +139,8 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => range.prop_map(|(sector, nr_sectors, fua)| Step::Zero { sector, nr_sectors, fua }),
         2 => Just(Step::Flush),
+        2 => Just(Step::BeginFlush),
+        2 => Just(Step::EndFlush),
         1 => any::<u64>().prop_map(Step::Crash),
     ]
 }

@@ -81,7 +81,8 @@ fn count_harness(done: &Done, tally: &mut Tally) -> Result<()> {
 /// Explores what must be clean, and then what must be found.
 pub(super) fn lab(run: &Run, tally: &mut Tally) -> Result<()> {
     let start = Instant::now();
-    check(run, &[], tally)?;
+    let rounds = if run.settings.full { &["--rounds", "1000"][..] } else { &[] };
+    check(run, rounds, tally)?;
     check(run, &["--all-bugs"], tally)?;
     if start.elapsed() > LAB_AIM {
         println!("advice: the lab took {:?}, the aim is {LAB_AIM:?}", start.elapsed());
@@ -114,7 +115,7 @@ fn lab_line(result: &Value) -> String {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    let keys = ["scenario", "bug", "explorer", "bound", "exhausted", "schedules", "found"];
+    let keys = ["scenario", "bug", "explorer", "bound", "seed", "exhausted", "schedules", "found"];
     keys.map(|key| format!("{key} {}", word(key))).join(", ")
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     options.bound = args.bound;
     options.time_limit = Duration::from_secs(args.time_limit);
     options.seed = args.seed;
+    options.rounds = args.rounds;
     let json = args.output_format == Format::Json;
     let shows_progress = stderr().is_terminal();
     let outcomes = blkmq_lab::check(SCENARIOS, &selection(args), &options, &|event| match event {
@@ -77,8 +78,12 @@ fn list(args: &CheckArgs) -> anyhow::Result<()> {
         }
         last = one.scenario;
         let result = one.kind.unwrap_or("nothing");
-        let (explorer, bound) = (one.explorer, one.bound);
-        writeln!(out, "    {explorer}, up to {bound} preemptions: {result} will be found")
+        let explorer = one.explorer;
+        let how_far = match (one.bound, one.rounds) {
+            (_, Some(rounds)) => format!("{rounds} rounds"),
+            (bound, None) => format!("up to {} preemptions", bound.unwrap_or(0)),
+        };
+        writeln!(out, "    {explorer}, {how_far}: {result} will be found")
             .context("printing the list")?;
     }
     Ok(())

@@ -30,6 +30,8 @@ pub(crate) struct Entries {
     queues: Box<[VecDeque<Entry>]>,
     /// Queues that are not empty, in the order in which they come round.
     waiting: VecDeque<u32>,
+    /// Of them, those that have let something in during this pass, and come behind the others.
+    served: Vec<u32>,
     max: usize,
 }
 
@@ -40,6 +42,7 @@ impl Entries {
         Entries {
             queues: (0..2 * nr_tenants).map(|_| VecDeque::new()).collect(),
             waiting: VecDeque::with_capacity(2 * nr_tenants),
+            served: Vec::with_capacity(2 * nr_tenants),
             max: max as usize,
         }
     }
@@ -89,12 +92,23 @@ impl Entries {
         Some((index, TenantId(index / 2), queue))
     }
 
-    /// Puts a queue back that was taken by [`Entries::begin_turn`].
-    pub(crate) fn end_turn(&mut self, index: u32, queue: VecDeque<Entry>) {
+    /// Puts a queue back that was taken by [`Entries::begin_turn`]. One of which nothing came in is
+    /// before those that were served in the next pass: or else, where a limit of several tenants
+    /// lets one bio pass at a time, it would always be the same one's.
+    pub(crate) fn end_turn(&mut self, index: u32, queue: VecDeque<Entry>, was_served: bool) {
         if !queue.is_empty() {
-            self.waiting.push_back(index);
+            if was_served {
+                self.served.push(index);
+            } else {
+                self.waiting.push_back(index);
+            }
         }
         self.queues[index as usize] = queue;
+    }
+
+    /// Each queue has had its turn.
+    pub(crate) fn end_pass(&mut self) {
+        self.waiting.extend(self.served.drain(..));
     }
 }
 

@@ -150,7 +150,7 @@ fn change() -> impl Strategy<Value = Step> {
         4 => wish.prop_map(Step::Change),
         2 => any::<bool>().prop_map(Step::Quiesce),
         2 => any::<bool>().prop_map(Step::Freeze),
-        2 => (0..5u16, any::<bool>()).prop_map(|(hctx, stop)| Step::Stop(hctx, stop)),
+        2 => (0..6u16, any::<bool>()).prop_map(|(hctx, stop)| Step::Stop(hctx, stop)),
         1 => (0..TENANTS, 1..=1000u32).prop_map(|(tenant, weight)| Step::Weight(tenant, weight)),
         1 => (0..TENANTS, rate()).prop_map(|(tenant, rate)| Step::Limit(tenant, rate)),
         1 => rate().prop_map(Step::GroupLimit),
@@ -313,7 +313,7 @@ fn reconfigure(bench: &mut Bench, held: &mut Held, step: &Step) {
             held.frozen -= 1;
             queue.unfreeze();
         }
-        Step::Stop(hctx, stop) if *hctx < always_there(&queue.maps()) => {
+        Step::Stop(hctx, stop) if *hctx < queue.maps().count() => {
             let change = if *stop { Queue::stop_hw_queue } else { Queue::start_hw_queue };
             change(&queue, HctxId(*hctx));
         }
@@ -336,18 +336,12 @@ fn reconfigure(bench: &mut Bench, held: &mut Held, step: &Step) {
     }
 }
 
-/// How many hardware queues there are whatever their number is changed to. Others would stay
-/// stopped while they are not there, and come back so.
-fn always_there(maps: &Maps) -> u16 {
-    1 + maps.read + maps.poll
-}
-
 /// Takes back what keeps the queue from coming to rest.
 fn let_go(bench: &mut Bench, held: &Held) {
     (0..held.quiesced).for_each(|_| bench.queue.unquiesce());
     (0..held.frozen).for_each(|_| bench.queue.unfreeze());
     bench.look();
-    for hctx in 0..always_there(&bench.queue.maps()) {
+    for hctx in 0..bench.queue.maps().count() {
         bench.queue.start_hw_queue(HctxId(hctx));
     }
     let mut disk = bench.disk();

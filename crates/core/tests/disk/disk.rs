@@ -50,6 +50,8 @@ pub(crate) enum WhenFull {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WhenLate {
     WaitFor(Duration),
+    /// What a driver says that has no opinion.
+    WaitAsLongAgain,
     Abandon,
     Finish,
 }
@@ -151,6 +153,7 @@ impl Driver for Disk {
         }
         match state.when_late {
             WhenLate::WaitFor(time) => TimeoutAnswer::WaitUntil(expired.now + time),
+            WhenLate::WaitAsLongAgain => expired.wait_as_long_again(),
             WhenLate::Finish => {
                 state.finish(index);
                 TimeoutAnswer::Done

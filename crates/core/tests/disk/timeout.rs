@@ -36,8 +36,12 @@ fn the_disk_is_asked_once_the_time_is_over_and_not_before() {
     let asked: Vec<Time> = bench.disk().expired.iter().map(|expired| expired.now).collect();
     assert!(is_about(asked[0], Time::ZERO + SECOND + SECOND / 4), "{asked:?}");
     assert!(is_about(asked[1], Time::ZERO + SECOND + SECOND / 2), "{asked:?}");
-    let issued: Vec<Time> = bench.disk().expired.iter().map(|expired| expired.issued_at).collect();
-    assert!(is_about(issued[0], Time::ZERO + SECOND / 4), "{issued:?}");
+    let disk = bench.disk();
+    let is_late = |rq: &blkmq_core::InFlight| rq.tag() == disk.expired[0].tag;
+    let late = disk.in_flight.iter().find(|flying| is_late(&flying.rq));
+    let issued_at = late.expect("what is late is in flight").rq.issued_at();
+    drop(disk);
+    assert_eq!(issued_at, Time::ZERO + SECOND / 4);
     bench.rest();
     assert_eq!(bench.endings(), [(0, Status::Ok), (2, Status::Ok)]);
 }
@@ -71,6 +75,30 @@ fn a_shorter_time_holds_for_what_is_issued_from_then_on() {
     }
     let asked = bench.disk().expired[0].now;
     assert!(is_about(asked, Time::ZERO + SECOND), "{asked:?}");
+    bench.rest();
+}
+
+#[test]
+fn a_disk_of_no_opinion_is_asked_again_after_the_time_that_holds_then() {
+    let mut bench = bench(SECOND);
+    bench.submit(0, &[Order::read(0, 1)]);
+    bench.disk().when_late = WhenLate::WaitAsLongAgain;
+    let ask = |bench: &mut Bench, times: usize| {
+        while bench.disk().expired.len() < times {
+            assert!(bench.fire());
+        }
+        bench.disk().expired[times - 1].now
+    };
+    let first = ask(&mut bench, 1);
+    assert!(is_about(first, Time::ZERO + SECOND));
+    bench.queue.set_timeout(Some(10 * SECOND));
+    let second = ask(&mut bench, 2);
+    assert!(is_about(second, first + SECOND), "that was the answer");
+    let third = ask(&mut bench, 3);
+    assert!(is_about(third, second + 10 * SECOND));
+    bench.queue.set_timeout(None);
+    assert!(is_about(ask(&mut bench, 4), third + 10 * SECOND));
+    assert!(!bench.fire(), "it may be in flight for ever");
     bench.rest();
 }
 

@@ -1,8 +1,11 @@
 //! The device of the scenarios, and what it makes sure of while it is given requests.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use blkmq_models::Random;
 
 use super::core::{Driver, Expired, InFlight, Limits, Op, QueueRq, Status, TimeoutAnswer};
+use super::medium::Medium;
 use super::stage::{finding, step};
 use super::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,13 +15,20 @@ use super::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Device {
     /// What is written is durable after a flush only.
     has_cache: bool,
+    /// With a cache: it makes a write with FUA durable by itself.
+    has_fua: bool,
+    /// Where its data go; `None` if nobody looks at them.
+    medium: Option<Arc<Medium>>,
+    /// Which of its requests end first; `None` if they end in the order of their coming, and all
+    /// at once. No explored lock.
+    order: Option<Mutex<Random>>,
     /// It finishes nothing before somebody sets this; `None` if it finishes at once.
     may_finish: Option<AtomicBool>,
     /// Whether it may not be given anything; `None` if it always may. Explored, as the explorers
     /// have to see that it matters what comes first.
     closed: Option<AtomicBool>,
     /// What has happened, in its order. No explored lock, as it is not meant to order the threads.
-    log: std::sync::Mutex<Vec<Event>>,
+    log: Mutex<Vec<Event>>,
 }
 
 /// What happens at the device.
@@ -32,6 +42,23 @@ impl Device {
     /// One with a volatile cache.
     pub(crate) fn with_cache() -> Self {
         Device { has_cache: true, ..Device::default() }
+    }
+
+    /// One with a volatile cache whose data are looked at; with FUA or without. With a seed its
+    /// requests end in any order, some at a time.
+    pub(crate) fn on(medium: &Arc<Medium>, has_fua: bool, order: Option<u64>) -> Self {
+        Device {
+            has_cache: true,
+            has_fua,
+            medium: Some(Arc::clone(medium)),
+            order: order.map(|seed| Mutex::new(Random::new(seed))),
+            ..Device::default()
+        }
+    }
+
+    /// Where its data go.
+    pub(crate) fn medium(&self) -> Option<&Arc<Medium>> {
+        self.medium.as_ref()
     }
 
     /// One that finishes nothing before [`Device::finish`] is called.
@@ -70,6 +97,18 @@ impl Device {
         self.may_finish.as_ref().is_none_or(|may| may.load(Ordering::Acquire))
     }
 
+    /// The requests of a ring that end now, taken out of it; at least one if there are any.
+    fn take_finished(&self, ring: &mut Vec<InFlight>) -> Vec<InFlight> {
+        let Some(order) = &self.order else { return std::mem::take(ring) };
+        let mut random = order.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut finished = Vec::new();
+        while !ring.is_empty() && (finished.is_empty() || random.below(2) == 0) {
+            let place = usize::try_from(random.below(ring.len() as u64)).expect("a place in it");
+            finished.push(ring.swap_remove(place));
+        }
+        finished
+    }
+
     fn note(&self, event: Event) {
         step(format!("{event:?}"));
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push(event);
@@ -89,13 +128,14 @@ impl Driver for Device {
 
     fn limits(&self) -> Limits {
         Limits {
-            capacity_sectors: 1 << 20,
+            capacity_sectors: self.medium().map_or(1 << 20, |medium| medium.capacity_sectors()),
             logical_block_sectors: 1,
-            max_sectors: 8,
-            max_segments: 1,
+            max_sectors: if self.medium.is_some() { 4 } else { 8 },
+            max_segments: if self.medium.is_some() { 2 } else { 1 },
             max_discard_sectors: 8,
             max_write_zeroes_sectors: 8,
             write_cache: self.has_cache,
+            fua: self.has_fua,
             ..Limits::default()
         }
     }
@@ -109,6 +149,9 @@ impl Driver for Device {
         if self.flushes() > 1 {
             finding("two flushes", "a second flush goes out", "the flush machine");
         }
+        if let Some(medium) = &self.medium {
+            medium.begin(&rq);
+        }
         ring.push(rq);
         QueueRq::Queued
     }
@@ -119,7 +162,10 @@ impl Driver for Device {
         if !self.finishes() {
             return;
         }
-        for rq in ring.drain(..) {
+        for rq in self.take_finished(ring) {
+            if let Some(medium) = &self.medium {
+                medium.end(&rq);
+            }
             self.note(Event::Finished(rq.op(), rq.sector()));
             end(rq, Status::Ok);
         }

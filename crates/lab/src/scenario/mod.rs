@@ -4,12 +4,15 @@
 //! the layer as `super::core`, so that none of them can reach the native one by mistake.
 
 use crate::{Plan, Scenario};
+use at_random::rounds;
 
 crate::flavours! {
     #[path = "abandoned.rs"]
     pub(crate) mod abandoned;
     #[path = "device.rs"]
     pub(crate) mod device;
+    #[path = "durable.rs"]
+    pub(crate) mod durable;
     #[path = "entry.rs"]
     pub(crate) mod entry;
     #[path = "flush.rs"]
@@ -22,6 +25,8 @@ crate::flavours! {
     pub(crate) mod handover;
     #[path = "inbox.rs"]
     pub(crate) mod inbox;
+    #[path = "medium.rs"]
+    pub(crate) mod medium;
     #[path = "noted.rs"]
     pub(crate) mod noted;
     #[path = "reconfigure.rs"]
@@ -31,6 +36,18 @@ crate::flavours! {
     #[path = "world.rs"]
     pub(crate) mod world;
 }
+
+/// What is too deep to be explored, and is drawn at random by shuttle alone.
+#[path = "."]
+mod at_random {
+    use super::under_shuttle::{core, device, medium, stage, world};
+
+    #[path = "rounds.rs"]
+    pub(super) mod rounds;
+}
+
+/// How often the power is cut at random, unless more is asked for.
+const ROUNDS: u64 = 20;
 
 /// Every scenario of the project.
 pub const SCENARIOS: &[Scenario] = &[
@@ -220,6 +237,14 @@ pub const SCENARIOS: &[Scenario] = &[
         shuttle: Some(Plan::finds("stall", under_shuttle::noted::in_vain, &[3])),
     },
     Scenario {
+        name: "noted-stale-mark",
+        about: "As noted-tag, the holder relies on a mark that was taken: must be found",
+        row: None,
+        bug: Some("mark-look"),
+        loom: Some(Plan::finds("stall", under_loom::noted::stale_mark, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::noted::stale_mark, &[3])),
+    },
+    Scenario {
         name: "gate-quiesce",
         about: "Once a quiesce holds nothing goes to the driver, and who waits is told",
         row: None,
@@ -256,8 +281,8 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "As gate-freeze, turns under way are not waited for: must be found",
         row: None,
         bug: Some("turns-under-way"),
-        loom: Some(Plan::finds("let through", under_loom::gate::freeze_at_once, &[3])),
-        shuttle: Some(Plan::finds("let through", under_shuttle::gate::freeze_at_once, &[3])),
+        loom: Some(Plan::finds("stall", under_loom::gate::freeze_at_once, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::gate::freeze_at_once, &[3])),
     },
     Scenario {
         name: "gate-freeze-untold",
@@ -312,8 +337,8 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "A change of nr_requests that does not wait for turns under way: must be found",
         row: None,
         bug: Some("turns-under-way"),
-        loom: Some(Plan::finds("panic", under_loom::reconfigure::at_once, &[3])),
-        shuttle: Some(Plan::finds("panic", under_shuttle::reconfigure::at_once, &[3])),
+        loom: Some(Plan::finds("stall", under_loom::reconfigure::at_once, &[3])),
+        shuttle: Some(Plan::finds("stall", under_shuttle::reconfigure::at_once, &[3])),
     },
     Scenario {
         name: "flush-two-writes",
@@ -338,6 +363,144 @@ pub const SCENARIOS: &[Scenario] = &[
         bug: Some("next-flush"),
         loom: Some(Plan::finds("not durable", under_loom::flush::joins_too_late, &[3])),
         shuttle: Some(Plan::finds("not durable", under_shuttle::flush::joins_too_late, &[3])),
+    },
+    Scenario {
+        name: "durable-flush",
+        about: "Power lost at any step, one writes with FUA and one flushes, on a disk without FUA",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::durable::flush, &[4])),
+        shuttle: Some(Plan::clean(under_shuttle::durable::flush, &[3])),
+    },
+    Scenario {
+        name: "durable-fua",
+        about: "As durable-flush, on a disk with FUA",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::durable::fua, &[4])),
+        shuttle: Some(Plan::clean(under_shuttle::durable::fua, &[3])),
+    },
+    Scenario {
+        name: "durable-preflush",
+        about: "As durable-flush, one flushes and one writes with PREFLUSH and FUA",
+        row: None,
+        bug: None,
+        loom: Some(Plan::clean(under_loom::durable::preflush, &[4])),
+        shuttle: Some(Plan::clean(under_shuttle::durable::preflush, &[3])),
+    },
+    Scenario {
+        name: "durable-disk-no-flush",
+        about: "As durable-flush, the disk does nothing for a flush: must be found",
+        row: None,
+        bug: Some("disk-no-flush"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::disk_does_nothing, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::disk_does_nothing, &[3])),
+    },
+    Scenario {
+        name: "durable-disk-no-fua",
+        about: "As durable-fua, the disk ignores FUA: must be found",
+        row: None,
+        bug: Some("disk-no-fua"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::disk_ignores_fua, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::disk_ignores_fua, &[3])),
+    },
+    Scenario {
+        name: "durable-disk-early",
+        about: "As durable-flush, the disk's flush is over before it is done: must be found",
+        row: None,
+        bug: Some("disk-early"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::disk_ends_early, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::disk_ends_early, &[3])),
+    },
+    Scenario {
+        name: "durable-layer-no-flush",
+        about: "As durable-flush, the layer sends no flush: must be found",
+        row: None,
+        bug: Some("layer-no-flush"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::layer_does_nothing, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::layer_does_nothing, &[3])),
+    },
+    Scenario {
+        name: "durable-layer-no-fua",
+        about: "As durable-flush, the layer ignores FUA: must be found",
+        row: None,
+        bug: Some("layer-no-fua"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::layer_ignores_fua, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::layer_ignores_fua, &[3])),
+    },
+    Scenario {
+        name: "durable-layer-early",
+        about: "As durable-flush, the layer replies before a flush has ended: must be found",
+        row: None,
+        bug: Some("layer-early"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::layer_ends_early, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::layer_ends_early, &[3])),
+    },
+    Scenario {
+        name: "durable-joins-too-late",
+        about: "As durable-preflush, a flush in flight covers who comes: must be found",
+        row: None,
+        bug: Some("next-flush"),
+        loom: Some(Plan::finds("not durable", under_loom::durable::joins_too_late, &[4])),
+        shuttle: Some(Plan::finds("not durable", under_shuttle::durable::joins_too_late, &[3])),
+    },
+    Scenario {
+        name: "durable-rounds",
+        about: "Power lost under a random load of up to four threads, again and again",
+        row: None,
+        bug: None,
+        loom: None,
+        shuttle: Some(Plan::clean(rounds::kept, &[]).in_rounds(ROUNDS)),
+    },
+    Scenario {
+        name: "durable-rounds-disk-no-flush",
+        about: "As durable-rounds, the disk does nothing for a flush: must be found",
+        row: None,
+        bug: Some("disk-no-flush"),
+        loom: None,
+        shuttle: Some(Plan::finds("not durable", rounds::disk_does_nothing, &[]).in_rounds(ROUNDS)),
+    },
+    Scenario {
+        name: "durable-rounds-disk-no-fua",
+        about: "As durable-rounds, the disk ignores FUA: must be found",
+        row: None,
+        bug: Some("disk-no-fua"),
+        loom: None,
+        shuttle: Some(Plan::finds("not durable", rounds::disk_ignores_fua, &[]).in_rounds(ROUNDS)),
+    },
+    Scenario {
+        name: "durable-rounds-disk-early",
+        about: "As durable-rounds, the disk's flush is over before it is done: must be found",
+        row: None,
+        bug: Some("disk-early"),
+        loom: None,
+        shuttle: Some(Plan::finds("not durable", rounds::disk_ends_early, &[]).in_rounds(ROUNDS)),
+    },
+    Scenario {
+        name: "durable-rounds-layer-no-flush",
+        about: "As durable-rounds, the layer sends no flush: must be found",
+        row: None,
+        bug: Some("layer-no-flush"),
+        loom: None,
+        shuttle: Some(
+            Plan::finds("not durable", rounds::layer_does_nothing, &[]).in_rounds(ROUNDS),
+        ),
+    },
+    Scenario {
+        name: "durable-rounds-layer-no-fua",
+        about: "As durable-rounds, the layer ignores FUA: must be found",
+        row: None,
+        bug: Some("layer-no-fua"),
+        loom: None,
+        shuttle: Some(Plan::finds("not durable", rounds::layer_ignores_fua, &[]).in_rounds(ROUNDS)),
+    },
+    Scenario {
+        name: "durable-rounds-layer-early",
+        about: "As durable-rounds, the layer replies before a flush has ended: must be found",
+        row: None,
+        bug: Some("layer-early"),
+        loom: None,
+        shuttle: Some(Plan::finds("not durable", rounds::layer_ends_early, &[]).in_rounds(ROUNDS)),
     },
     Scenario {
         name: "abandoned",

@@ -30,6 +30,12 @@ pub(crate) fn in_vain(_: &Params) {
     run(Some(1), 2);
 }
 
+/// As [`tag`], and the holder relies on the mark that it left, though it is taken.
+pub(crate) fn stale_mark(_: &Params) {
+    Omission::MarkLook.make();
+    run(None, 1);
+}
+
 fn run(budget: Option<u32>, nr_tags: u32) {
     let nr_requests = 4;
     let set = Set::new(Config {

@@ -11,6 +11,7 @@ use super::core::{
     Status, Time, Turn, VolumeId, Wish,
 };
 use super::device::Device;
+use super::medium::Medium;
 use super::stage::{LateTimers, finding, if_blocked, step};
 use super::sync::atomic::{AtomicBool, Ordering};
 use super::sync::{Condvar, Mutex};
@@ -34,6 +35,8 @@ pub(crate) struct World {
     /// What was told to the submitters, in its order. No explored lock.
     told: std::sync::Mutex<Vec<Done>>,
     submitted: Unexplored,
+    /// What is promised of the device's data, if anybody looks.
+    medium: Option<Arc<Medium>>,
     /// How often a quiesce or a freeze may have become complete.
     settled: Mutex<u64>,
     settled_more: Condvar,
@@ -42,6 +45,11 @@ pub(crate) struct World {
 impl World {
     fn tell(&self, done: Done) {
         step(format!("bio {} has ended: {:?} {:?}", done.cookie, done.status, done.memory));
+        if let Some(medium) = &self.medium
+            && done.status.is_ok()
+        {
+            medium.tell(done.cookie);
+        }
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push(done);
     }
 }
@@ -89,6 +97,7 @@ impl Set {
             timers: LateTimers::new(TIMERS_MAX),
             told: std::sync::Mutex::default(),
             submitted: Unexplored::new(0),
+            medium: device.medium().cloned(),
             settled: Mutex::new(0),
             settled_more: Condvar::new(),
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use blkmq_lab::Params;
 
-use super::stage::spawn;
+use super::stage::{finding, spawn};
 use super::sync::Mutex;
 use super::sync::atomic::{AtomicUsize, Ordering};
 use super::thread;
@@ -15,6 +15,13 @@ struct Nasty(Arc<Mutex<u32>>);
 impl Drop for Nasty {
     fn drop(&mut self) {
         *self.0.lock().expect("poisoned, or no schedule to run in any more") += 1;
+    }
+}
+
+/// Ends badly if it is told the seed 9.
+pub(crate) fn ninth(params: &Params) {
+    if params.seed == 9 {
+        finding("the ninth", "nothing is", "nobody");
     }
 }
 

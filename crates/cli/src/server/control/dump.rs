@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blkmq_core::{Dump, HardwareDump, HctxType, RequestDump, Time};
+use blkmq_core::{Dump, HardwareDump, HctxType, RequestDump, Restarter, Time};
 use serde_json::{Value, json};
 
 use crate::wire::File;
@@ -122,6 +122,11 @@ fn hardware(hctx: &HardwareDump, dump: &Dump, now: Time) -> Vec<File> {
         HctxType::Read => "read",
         HctxType::Poll => "poll",
     };
+    let rests_on = hctx.rests_on.map(|restarter| match restarter {
+        Restarter::Completion => "completion".to_owned(),
+        Restarter::Kick => "driver".to_owned(),
+        Restarter::RetryAt(at) => format!("retry_in={}", short(at.since(now))),
+    });
     let dispatch: Vec<String> = hctx.dispatch.iter().map(|request| line(request, now)).collect();
     let busy = hctx.busy.iter().map(|(tag, ctx, ends_at)| {
         let left = ends_at.map_or_else(|| "none".to_owned(), |at| short(at.since(now)));
@@ -135,6 +140,8 @@ fn hardware(hctx: &HardwareDump, dump: &Dump, now: Time) -> Vec<File> {
         file("type", kind.into()),
         file("dispatch", dispatch.into()),
         file("dispatch_busy", hctx.dispatch_busy.into()),
+        // Who restarts what the device refused: a completion, the driver, or a time.
+        file("rests_on", rests_on.into()),
         file("busy", busy.collect::<Vec<_>>().into()),
         file("ctx_map", ctx_map.into()),
         file("tags", format!("nr_tags={} busy={}", hctx.nr_tags, hctx.tags).into()),
