@@ -256,6 +256,14 @@ impl Cx<'_> {
         port.extents(volume.offset_bytes + offset_bytes, len_bytes, max)
     }
 
+    /// Tells the device that a part of a volume, which must lie in it, will be read soon; see
+    /// [`blkmq_drivers::Device::prefetch`].
+    pub fn prefetch(&mut self, volume: VolumeId, offset_bytes: u64, len_bytes: u64) {
+        let volume = &self.hands.volumes[volume.0];
+        let port = &self.hands.disks[volume.disk.0].port;
+        port.prefetch(volume.offset_bytes + offset_bytes, len_bytes);
+    }
+
     /// Hands a new client to one of the workers, to each in turn.
     pub fn adopt(&mut self, service: Box<dyn Service>) {
         let worker = self.hands.next_worker;

@@ -292,6 +292,7 @@ impl Connection {
         }
         match outcome {
             None => {}
+            Some(Outcome::StartTls) => unreachable!("TLS is not offered"),
             Some(Outcome::Transmission(session)) => {
                 let index = session.export_index();
                 let export = &self.config.exports.list()[index];
