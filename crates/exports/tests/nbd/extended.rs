@@ -114,7 +114,7 @@ fn flags_tell_of_them() {
     let agreed = option(OPT_EXTENDED_HEADERS, &[]);
     let context = |name: &str| option(OPT_SET_META_CONTEXT, &meta(name, &["base:allocation"]));
     let plain = flags(&[]);
-    assert_eq!(flags(&[agreed.clone()]), plain | 1 << 7);
+    assert_eq!(flags(std::slice::from_ref(&agreed)), plain | 1 << 7);
     assert_eq!(flags(&[agreed.clone(), context("gold")]), plain | 1 << 7 | 1 << 12);
     assert_eq!(flags(&[agreed, context("lead")]), plain | 1 << 7);
     assert_eq!(flags(&[option(OPT_STRUCTURED_REPLY, &[]), context("gold")]), plain | 1 << 7);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use blkmq_core::SECTOR_SIZE_BYTES;
 use blkmq_runtime::{BUFFER_MAX_BYTES, VolumeId};
 
+use super::tls::Tls;
 use crate::nbd::Exports;
 
 /// What all connections of a server share. Unchanging: a new configuration is for new listeners.
@@ -26,6 +27,8 @@ pub struct ServerConfig {
     pub quota_bytes: u64,
     /// How many clients there may be.
     pub places: Places,
+    /// Whether they may, or must, encrypt their connections.
+    pub tls: Tls,
 }
 
 /// How many clients a server takes, over all its listeners and their successors: clones count
@@ -50,7 +53,7 @@ pub(super) struct Place {
 }
 
 impl ServerConfig {
-    /// What is customary: 10 seconds for a handshake, 64 MiB a connection.
+    /// What is customary: 10 seconds for a handshake, 64 MiB a connection, no TLS.
     pub fn new(exports: Arc<Exports>, volumes: Vec<VolumeId>, places: Places) -> Self {
         ServerConfig {
             exports,
@@ -58,6 +61,7 @@ impl ServerConfig {
             handshake_timeout: Duration::from_secs(10),
             quota_bytes: 64 << 20,
             places,
+            tls: Tls::Off,
         }
     }
 
