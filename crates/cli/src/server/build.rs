@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use blkmq_core::{Deadline, GroupId, Limits, Priority, Rates, SECTOR_SIZE_BYTES, TenantConfig};
 use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
-use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
+use blkmq_exports::nbd::server::{Identity, ListenAddress, Listener, Places, ServerConfig, Tls};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
 use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
 
@@ -55,6 +55,7 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
     let server = Arc::new(ServerConfig {
         handshake_timeout: config.nbd.handshake_timeout,
         quota_bytes: share_bytes.max(u64::from(payload_max_bytes)),
+        tls: tls(config)?,
         ..ServerConfig::new(
             Arc::new(exports),
             volumes,
@@ -67,6 +68,13 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
     };
     let listeners = config.nbd.listen.iter().map(listen).collect::<Result<_, _>>()?;
     Ok((builder, listeners))
+}
+
+fn tls(config: &Config) -> Result<Tls, Complaint> {
+    let Some(tls) = &config.nbd.tls else { return Ok(Tls::Off) };
+    let identity =
+        Identity::load(&tls.files).map_err(|error| complaint("export.nbd.tls", &error))?;
+    Ok(if tls.is_required { Tls::Required(identity) } else { Tls::Optional(identity) })
 }
 
 /// The groups of a disk, in the order in which its queue numbers them.

@@ -8,9 +8,10 @@ use super::session::Session;
 /// The reading side of a connection in transmission.
 ///
 /// It holds at most a piece of one header and of a block status request's filter, and how much of a
-/// refused request's payload is still to be thrown away. After a write the payload is the caller's: the next
-/// [`payload_bytes`](super::Command::payload_bytes) bytes of the stream, be they at the front of
-/// the input or still in the socket, have to be taken before [`Incoming::next`] is called again.
+/// refused request's payload is still to be thrown away. After a write the payload is the caller's:
+/// the next [`payload_bytes`](super::Command::payload_bytes) bytes of the stream, be they at the
+/// front of the input or still in the socket, have to be taken before [`Incoming::next`] is called
+/// again.
 ///
 /// ```
 /// # use blkmq_exports::nbd::{Incoming, Session, Verdict};

@@ -12,8 +12,8 @@
 //!    Replies are a [`ReplyHead`] of at most 44 bytes, to be sent together with the caller's own
 //!    data by `writev`.
 //!
-//! Nothing in the second phase allocates but the list of a block status. In the first, memory is bounded by [`MAX_OPTION_BYTES`]
-//! of input and the answer to one option.
+//! Nothing in the second phase allocates but the list of a block status. In the first, memory is
+//! bounded by [`MAX_OPTION_BYTES`] of input and the answer to one option.
 //!
 //! The protocol is <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>, and the
 //! capitalised MUST and SHOULD in comments are its own. Served are simple, structured and extended

@@ -38,8 +38,8 @@ pub struct StructuredReplies {
 /// What block status says of one extent in the context `base:allocation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocationExtent {
-    /// Its length; never zero, and a multiple of the export's smallest block. Less than 2^32, unless
-    /// extended headers were agreed.
+    /// Its length; never zero, and a multiple of the export's smallest block. Less than 2^32,
+    /// unless extended headers were agreed.
     pub len_bytes: u64,
     /// No space is allocated for it.
     pub hole: bool,

@@ -218,7 +218,9 @@ proptest! {
 
     /// Whatever was said before, nothing of it counts once the connection is encrypted.
     #[test]
-    fn what_was_said_in_the_clear_is_forgotten(before in prop::collection::vec(any_option(), 0..6)) {
+    fn what_was_said_in_the_clear_is_forgotten(
+        before in prop::collection::vec(any_option(), 0..6),
+    ) {
         let before = script(FIXED_NEWSTYLE | NO_ZEROES, &before);
         let after = [option(OPT_STARTTLS, &[]), option(OPT_GO, &info("gold", &[]))].concat();
         let stream = [&before[..], &after].concat();
