@@ -4,6 +4,7 @@ mod align;
 mod bounce;
 mod error;
 mod extents;
+mod fiemap;
 mod holder;
 mod open;
 mod ring;

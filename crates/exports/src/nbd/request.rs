@@ -235,7 +235,11 @@ impl Session {
             }
             wire::CMD_WRITE => {
                 self.writable()?;
-                self.write_flags(header)?;
+                let flag = match header.headers {
+                    Headers::Compact => 0,
+                    Headers::Extended => wire::CMD_FLAG_PAYLOAD_LEN,
+                };
+                self.flags(header, flag)?;
                 self.payload(header, Errno::Inval)?;
                 Ok(Op::Write { span: self.span(header, Errno::NoSpc)?, fua })
             }
@@ -288,19 +292,6 @@ impl Session {
     fn flags(&self, header: &RequestHeader, own: u16) -> Result<(), Broken> {
         let common = if self.features.fua { wire::CMD_FLAG_FUA } else { 0 };
         offered(header.flags & !(own | common) == 0, "a flag does not fit the command")
-    }
-
-    fn write_flags(&self, header: &RequestHeader) -> Result<(), Broken> {
-        match header.headers {
-            Headers::Compact => self.flags(header, 0),
-            Headers::Extended => {
-                offered(
-                    header.has(wire::CMD_FLAG_PAYLOAD_LEN),
-                    "a write with an extended header says that its length is that of its payload",
-                )?;
-                self.flags(header, wire::CMD_FLAG_PAYLOAD_LEN)
-            }
-        }
     }
 
     fn payload(&self, header: &RequestHeader, errno: Errno) -> Result<(), Broken> {

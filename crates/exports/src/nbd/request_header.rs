@@ -67,13 +67,14 @@ impl RequestHeader {
 
     /// How many bytes of payload follow. In compact headers that is said by the command, in
     /// extended ones by a flag: without it the length is that of what is asked for, and nothing
-    /// follows.
+    /// follows. But a write always has one: its client MUST set the flag, and QEMU, which was the
+    /// first to have extended headers, does not.
     pub(super) const fn payload_bytes(&self) -> u64 {
-        let has_payload = match self.headers {
-            Headers::Compact => self.kind == wire::CMD_WRITE,
+        let is_flagged = match self.headers {
+            Headers::Compact => false,
             Headers::Extended => self.has(wire::CMD_FLAG_PAYLOAD_LEN),
         };
-        if has_payload { self.len_bytes } else { 0 }
+        if self.kind == wire::CMD_WRITE || is_flagged { self.len_bytes } else { 0 }
     }
 
     pub(super) const fn has(&self, flag: u16) -> bool {

@@ -168,11 +168,8 @@ proptest! {
         let stream = [header.bytes(&session), filter].concat();
         let is_extended = session.extended_headers();
         let len = if is_extended { header.len } else { u64::from(header.len as u32) };
-        let has_payload = if is_extended {
-            header.flags & PAYLOAD_LEN != 0
-        } else {
-            header.kind == WRITE
-        };
+        let is_flagged = is_extended && header.flags & PAYLOAD_LEN != 0;
+        let has_payload = is_flagged || header.kind == WRITE;
         match Incoming::new().next(&session, &mut &stream[..]) {
             Some(Verdict::Serve(command)) => {
                 prop_assert_eq!(command.cookie.number, header.cookie);
