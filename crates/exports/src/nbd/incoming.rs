@@ -1,7 +1,7 @@
 //! Cutting the client's stream into requests.
 
 use super::filter::{FILTER_BYTES, Unfiltered};
-use super::request::{Judgement, Verdict};
+use super::request::{Judgement, Refusal, Verdict};
 use super::request_header::{HEADER_MAX_BYTES, RequestHeader};
 use super::session::Session;
 
@@ -44,8 +44,9 @@ enum Part {
     #[default]
     Header,
     Filter(Unfiltered),
-    /// So many bytes of a payload that is of no use, and then a header.
-    Discarded(u32),
+    /// So many bytes of a payload that is of no use. Only then the refusal is told: a client that
+    /// is still sending a request does not expect its answer, and libnbd hangs up over it.
+    Discarded(Refusal, u32),
 }
 
 impl Incoming {
@@ -59,26 +60,17 @@ impl Incoming {
     /// `None` says that the input ended first: it is all taken. After [`Verdict::Disconnect`] and
     /// [`Verdict::Violation`] the stream has no meaning any more and no call may follow.
     pub fn next(&mut self, session: &Session, input: &mut &[u8]) -> Option<Verdict> {
-        if let Part::Discarded(left_bytes) = self.next {
-            self.discard(left_bytes, input);
+        match self.next {
+            Part::Header => self.header(session, input),
+            Part::Filter(unfiltered) => self.filter(session, unfiltered, input),
+            Part::Discarded(refusal, left_bytes) => self.discard(refusal, left_bytes, input),
         }
-        let verdict = match self.next {
-            Part::Header => self.header(session, input)?,
-            Part::Filter(unfiltered) => self.filter(session, unfiltered, input)?,
-            Part::Discarded(_) => return None,
-        };
-        if let Verdict::Refuse(refusal) = &verdict
-            && refusal.discard_bytes > 0
-        {
-            self.next = Part::Discarded(refusal.discard_bytes);
-        }
-        Some(verdict)
     }
 
     /// How much of a refused request's payload is still to come and will be thrown away.
     pub const fn discard_bytes(&self) -> u32 {
         match self.next {
-            Part::Discarded(left_bytes) => left_bytes,
+            Part::Discarded(_, left_bytes) => left_bytes,
             Part::Header | Part::Filter(_) => 0,
         }
     }
@@ -89,12 +81,17 @@ impl Incoming {
         self.filled == 0 && matches!(self.next, Part::Header)
     }
 
-    fn discard(&mut self, left_bytes: u32, input: &mut &[u8]) {
+    fn discard(&mut self, refusal: Refusal, left_bytes: u32, input: &mut &[u8]) -> Option<Verdict> {
         let here = input.len().min(left_bytes as usize);
         *input = &input[here..];
         // It fits: `here` is at most the 32-bit number it is taken from.
         let left_bytes = left_bytes - here as u32;
-        self.next = if left_bytes > 0 { Part::Discarded(left_bytes) } else { Part::Header };
+        if left_bytes > 0 {
+            self.next = Part::Discarded(refusal, left_bytes);
+            return None;
+        }
+        self.next = Part::Header;
+        Some(Verdict::Refuse(refusal))
     }
 
     fn header(&mut self, session: &Session, input: &mut &[u8]) -> Option<Verdict> {
@@ -115,6 +112,9 @@ impl Incoming {
         };
         match judgement {
             Judgement::Verdict(verdict) => Some(verdict),
+            Judgement::RefuseAfter(refusal, payload_bytes) => {
+                self.discard(refusal, payload_bytes.get(), input)
+            }
             Judgement::NeedsFilter(unfiltered) => {
                 self.next = Part::Filter(unfiltered);
                 self.filter(session, unfiltered, input)

@@ -1,5 +1,7 @@
 //! What a client asks for in transmission, and whether it may.
 
+use std::num::NonZeroU32;
+
 use thiserror::Error;
 
 use super::errno::Errno;
@@ -99,8 +101,6 @@ pub struct Refusal {
     pub errno: Errno,
     /// Which rule, for humans.
     pub reason: &'static str,
-    /// The payload that follows all the same; [`Incoming`](super::Incoming) throws it away.
-    pub discard_bytes: u32,
 }
 
 /// A breach after which the stream cannot be read on.
@@ -168,6 +168,8 @@ struct Broken(Errno, &'static str);
 /// What a header comes to.
 pub(super) enum Judgement {
     Verdict(Verdict),
+    /// The payload that follows, so many bytes, has to be thrown away first.
+    RefuseAfter(Refusal, NonZeroU32),
     /// The filter that follows has to be read first.
     NeedsFilter(Unfiltered),
 }
@@ -176,15 +178,15 @@ impl Session {
     /// Holds a request to the rules of its export and of what was agreed.
     ///
     /// A request that is refused may still have a payload in the stream. Up to
-    /// [`MAX_DISCARD_BYTES`], or the largest payload of the export if that is more, the caller
-    /// throws it away; a longer one is a [`Violation`].
+    /// [`MAX_DISCARD_BYTES`], or the largest payload of the export if that is more, it is to be
+    /// thrown away; a longer one is a [`Violation`].
     pub(super) fn judge(&self, header: &RequestHeader) -> Judgement {
         if self.base_allocation()
             && let Some(unfiltered) = Unfiltered::of(*header)
         {
             return Judgement::NeedsFilter(unfiltered);
         }
-        Judgement::Verdict(self.verdict(header))
+        self.judge_whole(header)
     }
 
     /// The verdict on a request whose filter has been read.
@@ -193,32 +195,40 @@ impl Session {
         unfiltered: Unfiltered,
         filter: &[u8; FILTER_BYTES],
     ) -> Verdict {
-        match unfiltered.apply(filter) {
-            Some(header) => self.verdict(&header),
-            None => Verdict::Refuse(Refusal {
+        let Some(header) = unfiltered.apply(filter) else {
+            return Verdict::Refuse(Refusal {
                 cookie: unfiltered.header().cookie,
                 errno: Errno::Inval,
                 reason: "the filter names a metadata context that was not selected",
-                discard_bytes: 0,
-            }),
+            });
+        };
+        match self.judge_whole(&header) {
+            Judgement::Verdict(verdict) => verdict,
+            Judgement::RefuseAfter(..) | Judgement::NeedsFilter(_) => {
+                unreachable!("its payload was the filter")
+            }
         }
     }
 
-    fn verdict(&self, header: &RequestHeader) -> Verdict {
+    fn judge_whole(&self, header: &RequestHeader) -> Judgement {
         if header.kind == wire::CMD_DISC {
-            return Verdict::Disconnect;
+            return Judgement::Verdict(Verdict::Disconnect);
         }
         let len_bytes = header.payload_bytes();
         let limit_bytes = MAX_DISCARD_BYTES.max(self.block.max_payload_bytes);
-        let Some(discard_bytes) = u32::try_from(len_bytes).ok().filter(|len| *len <= limit_bytes)
+        let Some(payload_bytes) = u32::try_from(len_bytes).ok().filter(|len| *len <= limit_bytes)
         else {
-            return Verdict::Violation(Violation::PayloadTooLong { len_bytes, limit_bytes });
+            let violation = Violation::PayloadTooLong { len_bytes, limit_bytes };
+            return Judgement::Verdict(Verdict::Violation(violation));
         };
         let cookie = header.cookie;
-        match self.op(header) {
-            Ok(op) => Verdict::Serve(Command { cookie, op }),
-            Err(Broken(errno, reason)) => {
-                Verdict::Refuse(Refusal { cookie, errno, reason, discard_bytes })
+        match (self.op(header), NonZeroU32::new(payload_bytes)) {
+            (Ok(op), _) => Judgement::Verdict(Verdict::Serve(Command { cookie, op })),
+            (Err(Broken(errno, reason)), None) => {
+                Judgement::Verdict(Verdict::Refuse(Refusal { cookie, errno, reason }))
+            }
+            (Err(Broken(errno, reason)), Some(payload_bytes)) => {
+                Judgement::RefuseAfter(Refusal { cookie, errno, reason }, payload_bytes)
             }
         }
     }

@@ -32,10 +32,16 @@ fn served(session: &Session, stream: &[u8]) -> Op {
     }
 }
 
-/// The error of a refusal, and how much payload it says to throw away.
+/// The error of a refusal, and how much of what follows was thrown away before.
 fn refused(session: &Session, stream: &[u8]) -> (Errno, u32) {
-    match next(session, stream) {
-        (Verdict::Refuse(refusal), 0) => (refusal.errno, refusal.discard_bytes),
+    let mut incoming = Incoming::new();
+    let mut verdict = incoming.next(session, &mut &stream[..]);
+    let payload = incoming.discard_bytes();
+    if verdict.is_none() {
+        verdict = incoming.next(session, &mut &vec![0; payload as usize][..]);
+    }
+    match verdict {
+        Some(Verdict::Refuse(refusal)) => (refusal.errno, payload),
         verdict => panic!("not refused but {verdict:?}"),
     }
 }

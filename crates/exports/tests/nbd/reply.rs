@@ -125,8 +125,8 @@ fn failures_carry_a_message_where_they_can() {
 #[test]
 fn refusals_are_answered_in_the_style_agreed() {
     for (session, magic) in [(simple(), 0x6744_6698_u32), (structured(), 0x668e_33ef)] {
-        let header = request(WRITE, 0, 1, 3);
-        let Some(Verdict::Refuse(refusal)) = Incoming::new().next(&session, &mut &header[..])
+        let stream = [&request(WRITE, 0, 1, 3)[..], &[0; 3]].concat();
+        let Some(Verdict::Refuse(refusal)) = Incoming::new().next(&session, &mut &stream[..])
         else {
             panic!("served")
         };

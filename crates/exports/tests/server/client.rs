@@ -69,6 +69,14 @@ impl Client {
         client
     }
 
+    /// Whether nothing comes for this long.
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let silence = self.stream.read(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silence.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn close_writing(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
