@@ -149,7 +149,8 @@ fn extended_headers(stage: &Stage, driver: &'static str) -> Result<Outcome> {
     let offered = traced(&["read 0 512"])?;
     if !offered.stderr.contains("(extended headers), type 1 (ack)") {
         let version = Call::new("qemu-io").arg("--version").ok()?.stdout;
-        ensure!(!offered.stderr.contains("extended headers"), "refused: {}", offered.words());
+        let is_refused = offered.stderr.contains("extended headers");
+        ensure!(!is_refused || stage.peer.is_some(), "refused: {}", offered.words());
         server.stop()?;
         return Ok(Outcome::Skipped(format!(
             "{} knows none",
@@ -159,9 +160,14 @@ fn extended_headers(stage: &Stage, driver: &'static str) -> Result<Outcome> {
     // Memory has no way to allocate that is faster than to write, which `-n` does not allow.
     let zeroes = [("write -z -n -u 0 5G", true), ("write -z -n 0 5G", false)];
     let zeroes = if driver == "memory" { &zeroes[..1] } else { &zeroes };
-    for &(zero, is_hole) in zeroes {
-        let done =
-            traced(&["write -P 7 1G 1M", "write -P 8 4G 1M", "write -P 9 6G 1M", zero, "map"])?;
+    for &(zero_command, is_hole) in zeroes {
+        let done = traced(&[
+            "write -P 7 1G 1M",
+            "write -P 8 4G 1M",
+            "write -P 9 6G 1M",
+            zero_command,
+            "map",
+        ])?;
         let requests = |word: &str| done.stderr.lines().filter(|line| line.contains(word)).count();
         let whole = format!(".len = {}, ", 5 * GIB);
         ensure!(requests(&whole) == 1, "not one request of 5G: {}", done.words());
@@ -179,7 +185,10 @@ fn extended_headers(stage: &Stage, driver: &'static str) -> Result<Outcome> {
         };
         for start in [0, GIB, 5 * GIB - 512] {
             let (zero, data) = (&stretch(start)["zero"], &stretch(start)["data"]);
-            ensure!(zero == true && data == !is_hole, "{zero} {data} at {start}: {map}");
+            ensure!(zero == true, "what was zeroed is data at {start}: {map}");
+            // Others tell of a hole where space is allocated and empty.
+            let is_true = data == !is_hole || stage.peer.is_some();
+            ensure!(is_true, "data {data} at {start} after {zero_command}: {map}");
         }
         ensure!(stretch(6 * GIB)["zero"] == false, "data is told as zeroes: {map}");
     }
