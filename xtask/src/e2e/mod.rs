@@ -16,6 +16,7 @@ mod nbdsh;
 mod pki;
 mod qemu;
 mod reconfigure;
+mod resize;
 mod server;
 mod sockets;
 mod stop;
@@ -162,6 +163,8 @@ parts! {
     ctl,
     /// Random changes under a load that is verified.
     reconfigure,
+    /// Volumes that become longer and shorter while they are served.
+    resize,
     /// Calls and configurations that are wrong.
     wrong,
     /// The sockets and the disk's lock.

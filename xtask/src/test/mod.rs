@@ -63,6 +63,7 @@ const PARTS: &[(&str, Part)] = &[
     ("durable", e2e::durable),
     ("ctl", e2e::ctl),
     ("reconfigure", e2e::reconfigure),
+    ("resize", e2e::resize),
     ("wrong", e2e::wrong),
     ("sockets", e2e::sockets),
     ("bench", e2e::bench),

@@ -141,6 +141,22 @@ impl Exports {
         if name.is_empty() { self.default } else { self.by_name.get(name).copied() }
     }
 
+    /// The same list with another size for one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::Size`] if it is not made of whole blocks.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such export.
+    pub fn resized(&self, index: usize, size_bytes: u64) -> Result<Self, ExportError> {
+        let mut resized = self.clone();
+        resized.list[index].size_bytes = size_bytes;
+        resized.list[index].check()?;
+        Ok(resized)
+    }
+
     /// All exports, in the order they were given.
     pub fn list(&self) -> &[Export] {
         &self.list

@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::requests::{Flow, Requests};
 use super::timer::Timer;
 use super::transport::{Failure, Received, Transport};
-use crate::nbd::{Closed, Handshake, Outcome};
+use crate::nbd::{Closed, Exports, Handshake, Outcome};
 
 /// How long a client may take to notice that the server has ended the connection: to close it over
 /// TCP, where closing first could destroy the last replies, or to end its handshake when the server
@@ -27,6 +27,8 @@ pub(super) struct Connection {
     transport: Transport,
     peer: Peer,
     config: Arc<ServerConfig>,
+    /// What the client can ask for, as it was when it came.
+    exports: Arc<Exports>,
     stage: Stage,
     end: End,
     outbox: Outbox,
@@ -88,8 +90,9 @@ impl Connection {
         place: Place,
     ) -> Self {
         let mut greeting = Vec::new();
-        let exports = Arc::clone(&config.exports);
-        let handshake = Handshake::with_tls(exports, config.tls.policy(), &mut greeting);
+        let exports = config.exports.current();
+        let tls = config.tls.policy();
+        let handshake = Handshake::with_tls(Arc::clone(&exports), tls, &mut greeting);
         let mut outbox = Outbox::default();
         outbox.push_bytes(&greeting);
         debug!(%peer, "client connected");
@@ -97,6 +100,7 @@ impl Connection {
             transport: Transport::plain(socket),
             peer,
             config,
+            exports,
             stage: Stage::Handshake { handshake, tls_is_due: false },
             end: End::No,
             outbox,
@@ -324,7 +328,7 @@ impl Connection {
             Some(Outcome::StartTls) => *tls_is_due = true,
             Some(Outcome::Transmission(session)) => {
                 let index = session.export_index();
-                let export = &self.config.exports.list()[index];
+                let export = &self.exports.list()[index];
                 debug!(peer = %self.peer, export = export.name, "client entered an export");
                 self.timer.clear();
                 self.stage = Stage::Transmission(Box::new(Requests::new(
