@@ -243,7 +243,7 @@ impl Cx<'_> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the range does not lie in the volume, and those of the device, see
+    /// `EINVAL` if the range does not lie in the volume, and those of the device, see
     /// [`blkmq_drivers::Device::extents`].
     pub fn extents(
         &mut self,
@@ -255,7 +255,7 @@ impl Cx<'_> {
         let volume = &self.hands.volumes[volume.0];
         let port = &self.hands.disks[volume.disk.0].port;
         let Some(offset_bytes) = volume.offset_of(offset_bytes, len_bytes) else {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(rustix::io::Errno::INVAL.into());
         };
         port.extents(offset_bytes, len_bytes, max)
     }

@@ -131,3 +131,26 @@ fn fast_zeroes_fail_rather_than_be_slow() {
     assert!(read[8..] == expected, "what was refused has changed nothing");
     server.stop();
 }
+
+/// Who was there before keeps the size it was told, and is kept within the one of the moment.
+#[test]
+fn a_size_changes_for_those_who_come_after() {
+    let server = Server::start();
+    let mut before = enter(&server);
+    let short = SIZE_BYTES / 2;
+    server.resize(short);
+    let mut after = Client::connect(&server.path);
+    after.greet();
+    let replies = after.go("gold");
+    assert_eq!(replies[0].1[2..10], short.to_be_bytes());
+    let beyond = [READ, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS];
+    for kind in beyond {
+        assert_eq!(ask(&mut before, kind, 0, 0, 4096).0 >> 15, 0, "command {kind}");
+        if kind != CACHE {
+            assert_eq!(error(ask(&mut before, kind, 0, short, 4096)), EINVAL, "command {kind}");
+        }
+    }
+    server.resize(SIZE_BYTES);
+    assert_eq!(ask(&mut before, WRITE_ZEROES, 0, short, 4096), done());
+    server.stop();
+}

@@ -110,6 +110,13 @@ impl Server {
         at
     }
 
+    /// Gives the volume another size.
+    pub(crate) fn resize(&self, size_bytes: u64) {
+        let volume = self.config.volumes[0];
+        self.engine.as_ref().unwrap().sizes().set(volume, size_bytes);
+        self.config.exports.resize(0, size_bytes).unwrap();
+    }
+
     /// A new client of `gold`.
     pub(crate) fn client(&self) -> Client {
         Client::enter(&self.path, "gold")

@@ -218,7 +218,10 @@ impl Connection {
     fn read(&mut self, scratch: &mut [u8]) -> Result<Received, Failure> {
         let rest = match &mut self.stage {
             Stage::Transmission(requests) if self.transport.is_plain() => requests.payload_rest(),
-            _ => return self.transport.receive(scratch),
+            _ => {
+                let most = scratch.len();
+                return self.transport.receive(scratch, most);
+            }
         };
         // A long payload takes several rounds, so that others have their turn.
         let (payload_len, beyond) = match rest.len() {

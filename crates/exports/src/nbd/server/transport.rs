@@ -10,9 +10,11 @@ use thiserror::Error;
 use super::socket;
 use super::tls::Identity;
 
-/// How much is read from an encrypted socket at a time, in bytes. What TLS holds back of it, an
-/// incomplete record, is less than 18 KiB.
+/// How much is read from an encrypted socket at a time, in bytes.
 const CIPHERTEXT_BYTES: usize = 64 << 10;
+
+/// What TLS may hold back of that, an incomplete record, and then put before what comes next.
+const RECORD_BYTES: usize = 18 << 10;
 
 /// A client's socket.
 ///
@@ -92,14 +94,16 @@ impl Transport {
         received
     }
 
-    /// Reads once what there is from an encrypted socket; what the client says is put into the
-    /// front of `scratch`, all of which is used.
-    pub(super) fn receive(&mut self, scratch: &mut [u8]) -> Result<Received, Failure> {
+    /// Reads once what there is, at most `most` bytes, and puts what the client says into the front
+    /// of `scratch`. All of that is used, and it is as long as the worker's receive buffer.
+    pub(super) fn receive(&mut self, scratch: &mut [u8], most: usize) -> Result<Received, Failure> {
         let Layer::Tls(tls) = &mut self.layer else {
-            let mut slices = [IoSliceMut::new(scratch)];
+            let mut slices = [IoSliceMut::new(&mut scratch[..most])];
             return Ok(receive(self.socket.as_fd(), &mut slices)?);
         };
-        let (plaintext, ciphertext) = scratch.split_at_mut(scratch.len() - CIPHERTEXT_BYTES);
+        let most = most.min(CIPHERTEXT_BYTES);
+        let (plaintext, ciphertext) = scratch.split_at_mut(scratch.len() - most);
+        assert!(plaintext.len() >= most + RECORD_BYTES, "there is room for what was held back");
         let came = receive(self.socket.as_fd(), &mut [IoSliceMut::new(ciphertext)])?;
         if came.is_end || tls.has_failed {
             return Ok(Received { len: 0, is_end: came.is_end });
