@@ -66,6 +66,9 @@ bitflags! {
         const POLLED = 1 << 6;
         /// May use the tags that are kept back for what must not wait behind ordinary requests.
         const RESERVED = 1 << 7;
+        /// Write-zeroes that could only be done by writing as much data ends in
+        /// [`crate::Status::NotSupp`] instead.
+        const NOFALLBACK = 1 << 8;
     }
 }
 

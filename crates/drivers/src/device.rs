@@ -81,6 +81,12 @@ pub trait Device: Driver {
         Ok(if len_bytes == 0 || max == 0 { Vec::new() } else { vec![whole] })
     }
 
+    /// Hears that a part of the device will be read soon, and may have it at hand by then. It
+    /// neither waits for that nor tells how it went. A device without a cache passes it over.
+    fn prefetch(&self, offset_bytes: u64, len_bytes: u64) {
+        let _ = (offset_bytes, len_bytes);
+    }
+
     /// Whether a read fills the memory it was lent. What does not must not be shown to a client
     /// without being cleared first.
     fn fills_reads(&self) -> bool {

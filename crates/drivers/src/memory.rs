@@ -63,6 +63,10 @@ impl Memory {
             Op::DrvIn | Op::DrvOut => return Status::NotSupp,
             Op::Discard => self.zero(rq),
             Op::WriteZeroes => {
+                if rq.flags().contains(Flags::NOUNMAP | Flags::NOFALLBACK) {
+                    // To allocate memory is to fill it, which is what a write does.
+                    return Status::NotSupp;
+                }
                 self.zero(rq);
                 if rq.flags().contains(Flags::NOUNMAP) {
                     return self.allocate(rq);

@@ -243,7 +243,8 @@ impl Cx<'_> {
     ///
     /// # Errors
     ///
-    /// Those of the device, see [`blkmq_drivers::Device::extents`].
+    /// `EINVAL` if the range does not lie in the volume, and those of the device, see
+    /// [`blkmq_drivers::Device::extents`].
     pub fn extents(
         &mut self,
         volume: VolumeId,
@@ -253,7 +254,20 @@ impl Cx<'_> {
     ) -> io::Result<Vec<Extent>> {
         let volume = &self.hands.volumes[volume.0];
         let port = &self.hands.disks[volume.disk.0].port;
-        port.extents(volume.offset_bytes + offset_bytes, len_bytes, max)
+        let Some(offset_bytes) = volume.offset_of(offset_bytes, len_bytes) else {
+            return Err(rustix::io::Errno::INVAL.into());
+        };
+        port.extents(offset_bytes, len_bytes, max)
+    }
+
+    /// Tells the device that a part of a volume will be read soon; see
+    /// [`blkmq_drivers::Device::prefetch`]. What does not lie in the volume is passed over.
+    pub fn prefetch(&mut self, volume: VolumeId, offset_bytes: u64, len_bytes: u64) {
+        let volume = &self.hands.volumes[volume.0];
+        let port = &self.hands.disks[volume.disk.0].port;
+        if let Some(offset_bytes) = volume.offset_of(offset_bytes, len_bytes) {
+            port.prefetch(offset_bytes, len_bytes);
+        }
     }
 
     /// Hands a new client to one of the workers, to each in turn.

@@ -22,7 +22,7 @@ use crate::port::{DevicePort, Port};
 use crate::ranges::RangeLock;
 use crate::remote::{Doors, Handle};
 use crate::service::Service;
-use crate::volume::{DiskId, Placed, Volume, VolumeId};
+use crate::volume::{DiskId, Placed, Volume, VolumeId, VolumeSizes};
 use crate::worker::{Report, Worker};
 
 /// The most workers an engine has.
@@ -81,6 +81,7 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
     controls: Vec<Arc<dyn DiskControl>>,
+    sizes: VolumeSizes,
     clock: Clock,
     next_worker: usize,
 }
@@ -176,7 +177,8 @@ impl Builder {
         });
         let threads = threads.collect::<io::Result<_>>()?;
         let doors = Arc::new(Doors::new(&mailboxes));
-        Ok(Engine { mailboxes, doors, threads, reports, controls, clock, next_worker: 0 })
+        let sizes = VolumeSizes::new(volumes);
+        Ok(Engine { mailboxes, doors, threads, reports, controls, sizes, clock, next_worker: 0 })
     }
 }
 
@@ -190,6 +192,11 @@ impl Engine {
     /// What can be looked at and changed of each disk while it runs, in the order of the disks.
     pub fn controls(&self) -> &[Arc<dyn DiskControl>] {
         &self.controls
+    }
+
+    /// The sizes of the volumes, to be changed while it runs.
+    pub fn sizes(&self) -> VolumeSizes {
+        self.sizes.clone()
     }
 
     /// The clock of the workers.

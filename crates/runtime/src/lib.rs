@@ -29,4 +29,4 @@ pub use cx::Cx;
 pub use engine::{Builder, DiskConfig, Engine, StopError, WORKERS_MAX};
 pub use remote::{Caller, Closed, Handle, RemoteIo};
 pub use service::{Interest, Io, IoDone, Service};
-pub use volume::{DiskId, Volume, VolumeId};
+pub use volume::{DiskId, Volume, VolumeId, VolumeSizes};

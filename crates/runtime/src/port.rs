@@ -50,6 +50,9 @@ pub(crate) trait Port: Send {
 
     /// The map of the disk; see [`Device::extents`].
     fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>>;
+
+    /// Has at hand what will be read soon; see [`Device::prefetch`].
+    fn prefetch(&self, offset_bytes: u64, len_bytes: u64);
 }
 
 /// The port of a disk with driver `D`.
@@ -115,5 +118,9 @@ impl<D: Device> Port for DevicePort<D> {
 
     fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>> {
         self.queue.driver().extents(offset_bytes, len_bytes, max)
+    }
+
+    fn prefetch(&self, offset_bytes: u64, len_bytes: u64) {
+        self.queue.driver().prefetch(offset_bytes, len_bytes);
     }
 }

@@ -155,6 +155,10 @@ impl Hands {
                 return;
             }
             (bio.sector, bio.nr_sectors) = (start, nr_sectors_of(&(start..end)));
+        } else if !is_whole && bio.flags.contains(Flags::NOFALLBACK) {
+            // Edges are zeroed by reading, changing and writing their blocks.
+            self.finish(bio.cookie, Status::NotSupp, self.now);
+            return;
         } else if !is_whole
             && self.requests[usize_of(bio.cookie)].buffer.is_none()
             && bio.op.has_data()

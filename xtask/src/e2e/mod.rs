@@ -12,11 +12,15 @@ mod image;
 mod info;
 mod killed;
 mod mount;
+mod nbdsh;
+mod pki;
 mod qemu;
 mod reconfigure;
+mod resize;
 mod server;
 mod sockets;
 mod stop;
+mod tls;
 mod wrong;
 
 use std::path::{Path, PathBuf};
@@ -135,12 +139,16 @@ macro_rules! parts {
 parts! {
     /// What nbdinfo says of the exports.
     info,
+    /// nbdsh: the handshake, every command and every flag.
+    nbdsh,
     /// nbdcopy, both ways over several connections.
     copy,
     /// qemu-img and qemu-io.
     qemu,
     /// fio's nbd engine, which verifies what it wrote.
     fio,
+    /// TLS: nbdinfo, nbdcopy and qemu-img with a right, a wrong and no certificate.
+    tls,
     /// Sectors of larger blocks, written over several connections.
     blocks,
     /// A filesystem on a volume, mounted by the kernel.
@@ -155,6 +163,8 @@ parts! {
     ctl,
     /// Random changes under a load that is verified.
     reconfigure,
+    /// Volumes that become longer and shorter while they are served.
+    resize,
     /// Calls and configurations that are wrong.
     wrong,
     /// The sockets and the disk's lock.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use super::image::{expect_same, make_image};
-use super::{Check, Server, Setup, Stage};
+use super::{Check, Outcome, Server, Setup, Stage};
 use crate::exec::{Call, Done};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -62,6 +63,12 @@ pub(super) fn checks() -> Vec<Check> {
         checks.push(Check::new(format!("patterns, {name}"), move |s| patterns(s, &setup(s))));
     }
     checks.push(Check::new("beyond the end", beyond_the_end));
+    for driver in ["file", "memory"] {
+        checks.push(Check {
+            name: format!("extended headers, {driver}"),
+            run: Box::new(move |stage| extended_headers(stage, driver)),
+        });
+    }
     checks
 }
 
@@ -127,4 +134,64 @@ fn beyond_the_end(stage: &Stage) -> Result<()> {
     let read = ["-f", "raw", "-c", "read -P 0 0 64k", server.uri("bronze")];
     Call::new("qemu-io").args(read).ok()?;
     server.stop().map(drop)
+}
+
+/// What is longer than 32 bits can say is asked for at once, and done.
+fn extended_headers(stage: &Stage, driver: &'static str) -> Result<Outcome> {
+    const GIB: u64 = 1 << 30;
+    let server = stage.serve(&Setup::new(driver, 8 * GIB))?;
+    let traced = |commands: &[&str]| {
+        let commands = commands.iter().flat_map(|command| ["-c", command]);
+        let traces = ["--trace", "nbd_send_request", "--trace", "nbd_receive_option_reply"];
+        let call = Call::new("qemu-io").args(traces).args(["-f", "raw"]).args(commands);
+        call.arg(server.uri("gold")).limit(LIMIT).ok()
+    };
+    let offered = traced(&["read 0 512"])?;
+    if !offered.stderr.contains("(extended headers), type 1 (ack)") {
+        let version = Call::new("qemu-io").arg("--version").ok()?.stdout;
+        let is_refused = offered.stderr.contains("extended headers");
+        ensure!(!is_refused || stage.peer.is_some(), "refused: {}", offered.words());
+        server.stop()?;
+        return Ok(Outcome::Skipped(format!(
+            "{} knows none",
+            version.lines().next().unwrap_or("")
+        )));
+    }
+    // Memory has no way to allocate that is faster than to write, which `-n` does not allow.
+    let zeroes = [("write -z -n -u 0 5G", true), ("write -z -n 0 5G", false)];
+    let zeroes = if driver == "memory" { &zeroes[..1] } else { &zeroes };
+    for &(zero_command, is_hole) in zeroes {
+        let done = traced(&[
+            "write -P 7 1G 1M",
+            "write -P 8 4G 1M",
+            "write -P 9 6G 1M",
+            zero_command,
+            "map",
+        ])?;
+        let requests = |word: &str| done.stderr.lines().filter(|line| line.contains(word)).count();
+        let whole = format!(".len = {}, ", 5 * GIB);
+        ensure!(requests(&whole) == 1, "not one request of 5G: {}", done.words());
+        let status = format!(".from = 0, .len = {}, ", 8 * GIB);
+        ensure!(requests(&status) == 1, "not one block status of 8G: {}", done.words());
+        traced(&["read -P 0 1G 1M", "read -P 0 4G 1M", "read -P 9 6G 1M"])?;
+        let map = ["map", "--output=json", "-f", "raw", server.uri("gold")];
+        let map: Value = serde_json::from_str(&Call::new("qemu-img").args(map).ok()?.stdout)?;
+        let stretch = |start: u64| {
+            let covers = |entry: &&Value| {
+                let (from, length) = (entry["start"].as_u64(), entry["length"].as_u64());
+                from.zip(length).is_some_and(|(at, len)| (at..at + len).contains(&start))
+            };
+            map.as_array().and_then(|entries| entries.iter().find(covers)).unwrap_or(&Value::Null)
+        };
+        for start in [0, GIB, 5 * GIB - 512] {
+            let (zero, data) = (&stretch(start)["zero"], &stretch(start)["data"]);
+            ensure!(zero == true, "what was zeroed is data at {start}: {map}");
+            // Others tell of a hole where space is allocated and empty.
+            let is_true = data == !is_hole || stage.peer.is_some();
+            ensure!(is_true, "data {data} at {start} after {zero_command}: {map}");
+        }
+        ensure!(stretch(6 * GIB)["zero"] == false, "data is told as zeroes: {map}");
+    }
+    server.stop()?;
+    Ok(Outcome::Passed)
 }

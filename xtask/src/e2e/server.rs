@@ -36,8 +36,18 @@ pub(crate) struct Setup {
     /// Clients come over TCP rather than over the Unix socket.
     pub(crate) tcp: bool,
     pub(crate) bronze_read_only: bool,
+    pub(crate) tls: Option<Tls>,
     pub(crate) volume_bytes: u64,
     pub(crate) stop_timeout: &'static str,
+}
+
+/// How connections are encrypted. The files lie in the server's folder.
+#[derive(Clone, Copy)]
+pub(crate) struct Tls {
+    /// `required` or `optional`.
+    pub(crate) mode: &'static str,
+    /// Clients have to show a certificate.
+    pub(crate) asks_clients: bool,
 }
 
 /// A setup for a stage: its volumes are as large as the stage wants them.
@@ -62,6 +72,7 @@ impl Setup {
             logical_block_bytes: None,
             tcp: false,
             bronze_read_only: false,
+            tls: None,
             volume_bytes,
             stop_timeout: "30s",
         }
@@ -92,6 +103,13 @@ impl Setup {
         let block = self
             .logical_block_bytes
             .map_or(String::new(), |bytes| format!("logical_block_size = {bytes}\n"));
+        let tls = self.tls.map_or(String::new(), |Tls { mode, asks_clients }| {
+            let ca = if asks_clients { "client_ca = \"ca-cert.pem\", " } else { "" };
+            format!(
+                "tls = {{ cert = \"server-cert.pem\", key = \"server-key.pem\", \
+                 {ca}mode = \"{mode}\" }}\n"
+            )
+        });
         let tcp = if self.tcp { format!(", \"tcp:127.0.0.1:{port}\"") } else { String::new() };
         format!(
             "[disk.main]\ndriver = \"{}\"\n{path}size = \"{}\"\nscheduler = \"{}\"\n\
@@ -100,7 +118,7 @@ impl Setup {
              [volume.bronze]\ndisk = \"main\"\noffset = \"{size}\"\nsize = \"{size}\"\n\
              weight = 100\nread_only = {}\n\n\
              [server]\nstop_timeout = \"{}\"\n\n\
-             [export.nbd]\ndefault = \"gold\"\nlisten = [\"unix:{folder}/nbd.sock\"{tcp}]\n",
+             [export.nbd]\ndefault = \"gold\"\nlisten = [\"unix:{folder}/nbd.sock\"{tcp}]\n{tls}",
             self.driver,
             2 * size,
             self.scheduler,
@@ -131,8 +149,13 @@ impl Stage {
         let mut process = self.blkmq_serve(&folder, &config).start()?;
         let exports = if setup.tcp { 4 } else { 2 };
         let uris = ready_uris(&mut process, exports)?;
-        let scheme = if setup.tcp { "nbd://" } else { "nbd+unix://" };
-        let uris = uris.into_iter().filter(|uri| uri.starts_with(scheme));
+        let is_encrypted = setup.tls.is_some_and(|tls| tls.mode == "required");
+        let scheme = format!(
+            "nbd{}{}://",
+            if is_encrypted { "s" } else { "" },
+            if setup.tcp { "" } else { "+unix" }
+        );
+        let uris = uris.into_iter().filter(|uri| uri.starts_with(&scheme));
         let uris: BTreeMap<String, String> =
             uris.map(|uri| Ok((export_name(&uri)?, uri))).collect::<Result<_>>()?;
         if !uris.keys().eq(["bronze", "gold"]) {

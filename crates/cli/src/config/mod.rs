@@ -10,6 +10,7 @@ mod group;
 mod reader;
 mod render;
 mod server;
+mod tls;
 mod volume;
 
 use std::path::{Path, PathBuf};

@@ -1,10 +1,12 @@
 //! A configuration as text, with every key and the value it has come to.
 
 use std::fmt::{self, Display, Write};
+use std::path::Path;
 
 use blkmq_core::Class;
 
 use super::builtin::quoted;
+use super::tls::{self, Tls};
 use super::{Config, Disk, Driver, Group, Listen, Nbd, Scheduler, Volume};
 use crate::limits::LimitsSpec;
 use crate::units::{render_size, render_time};
@@ -125,5 +127,17 @@ fn write_nbd(f: &mut fmt::Formatter<'_>, nbd: &Nbd, volumes: &[Volume]) -> fmt::
     writeln!(f, "default = {}", quoted(&volumes[nbd.default].name))?;
     writeln!(f, "max_connections = {}", nbd.max_connections)?;
     writeln!(f, "handshake_timeout = {}", quoted(&render_time(nbd.handshake_timeout)))?;
-    writeln!(f, "listen = [{listen}]")
+    writeln!(f, "listen = [{listen}]")?;
+    nbd.tls.as_ref().map_or(Ok(()), |tls| write_tls(f, tls))
+}
+
+fn write_tls(f: &mut fmt::Formatter<'_>, tls: &Tls) -> fmt::Result {
+    let path = |path: &Path| quoted(&path.to_string_lossy());
+    let Tls { files, is_required } = tls;
+    write!(f, "tls = {{ cert = {}, key = {}", path(&files.cert), path(&files.key))?;
+    if let Some(client_ca) = &files.client_ca {
+        write!(f, ", client_ca = {}", path(client_ca))?;
+    }
+    let mode = if *is_required { tls::REQUIRED } else { tls::OPTIONAL };
+    writeln!(f, ", mode = {} }}", quoted(mode))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Surroundings;
 use super::reader::{Field, Table};
+use super::tls::{self, Tls};
 use super::volume::Volume;
 
 /// Bounds of the whole server.
@@ -30,6 +31,8 @@ pub(crate) struct Nbd {
     pub(crate) handshake_timeout: Duration,
     /// Where to listen; at least one address, none twice.
     pub(crate) listen: Vec<Listen>,
+    /// How connections are encrypted; nothing if they are not.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// An address to listen at.
@@ -116,10 +119,11 @@ pub(super) fn read_export(
         max_connections: 1024,
         handshake_timeout: Duration::from_secs(10),
         listen: vec![Listen::Unix(around.state_dir.join("nbd.sock"))],
+        tls: None,
     };
     let Some(table) = nbd else { return read };
-    let keys = ["default", "max_connections", "handshake_timeout", "listen"];
-    table.only(&keys, &[("tls", "connections are not encrypted")]);
+    let keys = ["default", "max_connections", "handshake_timeout", "listen", "tls"];
+    table.only(&keys, &[]);
     if let Some(default) = table.get("default").and_then(|field| read_default(field, volumes)) {
         read.default = default;
     }
@@ -132,6 +136,7 @@ pub(super) fn read_export(
     if let Some(listen) = table.get("listen").and_then(|field| read_listen(field, around)) {
         read.listen = listen;
     }
+    read.tls = table.get("tls").and_then(|field| tls::read(field, around));
     read
 }
 

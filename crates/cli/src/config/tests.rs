@@ -64,6 +64,7 @@ fn the_built_in_configuration_is_what_an_empty_file_means() {
         max_connections: 1024,
         handshake_timeout: Duration::from_secs(10),
         listen: vec![Listen::Unix("/state/blkmq/nbd.sock".into())],
+        tls: None,
     };
     assert_eq!(built_in.nbd, nbd);
     assert_eq!(built_in.control, Path::new("/state/blkmq/control.sock"));
@@ -467,9 +468,26 @@ const REFUSALS: &[(&str, &str)] = &[
         "t.toml:2:1: unknown key `path` in [control]\n  mend: the only right word here is `socket`",
     ),
     (
-        "[export.nbd]\ntls = {}",
-        "t.toml:2:1: `export.nbd.tls` is not there yet: connections are not encrypted\n  \
-         mend: leave it out: this version of blkmq cannot do it",
+        "[export.nbd]\ntls = { key = 'k.pem' }",
+        "t.toml:2:1: TLS needs a certificate and its key, and there is no `cert`\n  \
+         mend: add cert = \"/path/to/cert.pem\"",
+    ),
+    (
+        "[export.nbd]\ntls = { cert = 'c.pem', key = '' }",
+        "t.toml:2:31: `export.nbd.tls.key` has no path\n  \
+         mend: write the path of a PEM file, as in \"key.pem\"",
+    ),
+    (
+        "[export.nbd]\ntls = { cert = 'c.pem', key = 'k.pem', mode = 'require' }",
+        "t.toml:2:47: there is no mode `require`\n  \
+         mend: did you mean `required`? (right are: required, optional)",
+    ),
+    (
+        "[export.nbd]\ntls = { cert = 'c.pem', key = 'k.pem', ca = 'ca.pem' }",
+        "t.toml:2:16: /etc/blkmq/c.pem cannot be read: No such file or directory (os error 2)\n  \
+         mend: create the file, or name another\n\
+         t.toml:2:40: unknown key `ca` in [export.nbd.tls]\n  \
+         mend: right are: cert, key, client_ca, mode",
     ),
     (
         "[export.nbd]\ndefault = 'silver'",

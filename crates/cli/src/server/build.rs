@@ -4,19 +4,29 @@ use std::sync::Arc;
 
 use blkmq_core::{Deadline, GroupId, Limits, Priority, Rates, SECTOR_SIZE_BYTES, TenantConfig};
 use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
-use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
+use blkmq_exports::nbd::server::{
+    Identity, ListenAddress, Listener, Places, Published, ServerConfig, Tls,
+};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
 use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
 
 use crate::complaint::Complaint;
 use crate::config::{Config, Disk, Driver, Group, Listen, Scheduler, Volume};
 
+/// What is served, for whoever changes it.
+pub(super) struct Served {
+    /// What clients can ask for: the volumes, in their order.
+    pub(super) exports: Published,
+    /// The logical block of each volume's disk, in bytes.
+    pub(super) block_bytes: Vec<u64>,
+}
+
 /// Opens the devices and listens, but serves nobody yet.
 ///
 /// # Errors
 ///
 /// A complaint about the first thing that cannot be had.
-pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complaint> {
+pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>, Served), Complaint> {
     let workers = nr_workers(config);
     let memory_limit_bytes =
         usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
@@ -55,6 +65,7 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
     let server = Arc::new(ServerConfig {
         handshake_timeout: config.nbd.handshake_timeout,
         quota_bytes: share_bytes.max(u64::from(payload_max_bytes)),
+        tls: tls(config)?,
         ..ServerConfig::new(
             Arc::new(exports),
             volumes,
@@ -66,7 +77,16 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
             .map_err(|error| complaint("export.nbd.listen", &error))
     };
     let listeners = config.nbd.listen.iter().map(listen).collect::<Result<_, _>>()?;
-    Ok((builder, listeners))
+    let block_of = |volume: &Volume| block_bytes(&disks[volume.disk].1);
+    let block_bytes = config.volumes.iter().map(block_of).collect();
+    Ok((builder, listeners, Served { exports: server.exports.clone(), block_bytes }))
+}
+
+fn tls(config: &Config) -> Result<Tls, Complaint> {
+    let Some(tls) = &config.nbd.tls else { return Ok(Tls::Off) };
+    let identity =
+        Identity::load(&tls.files).map_err(|error| complaint("export.nbd.tls", &error))?;
+    Ok(if tls.is_required { Tls::Required(identity) } else { Tls::Optional(identity) })
 }
 
 /// The groups of a disk, in the order in which its queue numbers them.

@@ -29,7 +29,7 @@ use watchdog::Patience;
 pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     // From here on a signal is heard, so that one that comes early is not lost.
     let mut signals = Signals::catch().context("catching signals")?;
-    let (builder, listeners) = build::build(config)?;
+    let (builder, listeners, served) = build::build(config)?;
     let control =
         Bound::bind(config).map_err(|error| build::complaint("control.socket", &error))?;
     let uris: Vec<String> = listeners
@@ -43,7 +43,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let patience = Arc::new(Patience::new(config.server.watchdog));
     watchdog::start(config, &engine, Arc::clone(&patience)).context("starting the watchdog")?;
     // It is there until the end, so that a stop that hangs can be looked into.
-    let control = control.serve(config, &engine, patience).context("serving the control socket")?;
+    let control =
+        control.serve(config, &engine, &served, patience).context("serving the control socket")?;
     announce(&uris).context("telling that the server is ready")?;
     while signals.wait() == Signal::Reload {
         warn!("SIGHUP: the configuration is read at the start; restart the server to change it");

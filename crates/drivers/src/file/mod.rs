@@ -4,6 +4,7 @@ mod align;
 mod bounce;
 mod error;
 mod extents;
+mod fiemap;
 mod holder;
 mod open;
 mod ring;
@@ -11,12 +12,14 @@ mod setup;
 mod slot;
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use blkmq_core::{Driver, InFlight, Limits, QueueRq, SECTOR_SIZE_BYTES, Status};
+use rustix::fs::Advice;
 use tracing::info;
 
 use self::align::Alignment;
@@ -152,6 +155,16 @@ impl Device for File {
     fn extents(&self, offset_bytes: u64, len_bytes: u64, max: usize) -> io::Result<Vec<Extent>> {
         check_range(self.size_bytes, offset_bytes, len_bytes)?;
         extents::find(self.fd.as_fd(), offset_bytes, len_bytes, max)
+    }
+
+    fn prefetch(&self, offset_bytes: u64, len_bytes: u64) {
+        // What bypasses the page cache finds nothing there.
+        if self.alignment.direct {
+            return;
+        }
+        let len_bytes = NonZeroU64::new(len_bytes);
+        // It is advice, which nothing depends on.
+        let _ = rustix::fs::fadvise(&self.fd, offset_bytes, len_bytes, Advice::WillNeed);
     }
 
     fn block_sizes(&self) -> BlockSizes {

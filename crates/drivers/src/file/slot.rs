@@ -67,11 +67,13 @@ impl Slot {
         Slot { rq: None, step: Step::Sync, done_bytes: 0, vectors, bounce: None }
     }
 
-    /// Takes a request. It comes back, with the reason, if there is no memory for what it needs.
+    /// Takes a request. It comes back, with the reason, if there is no memory for what it needs, or
+    /// no way to do it that it allows.
     pub(super) fn begin(&mut self, file: &File, rq: InFlight) -> Result<(), (InFlight, Status)> {
         assert!(self.rq.is_none(), "a driver tag has one request at a time");
         self.done_bytes = 0;
-        self.step = first_step(file, &rq);
+        let Some(step) = first_step(file, &rq) else { return Err((rq, Status::NotSupp)) };
+        self.step = step;
         let fits = |segment: &Segment| file.alignment.takes(segment.addr(), segment.len_bytes());
         if self.step == Step::Transfer && !rq.segments().iter().all(fits) {
             let Ok(mut bounce) = Bounce::new(rq.len_bytes()) else {
@@ -165,13 +167,11 @@ impl Slot {
             (libc::EINTR | libc::EAGAIN, _) => Verdict::Again,
             (libc::EOPNOTSUPP, Step::Punch) if rq.op() == Op::WriteZeroes => {
                 Abilities::refused(&file.abilities.punch, "punching holes");
-                self.step = zeroing_step(file, rq);
-                Verdict::Again
+                self.zero_otherwise(file)
             }
             (libc::EOPNOTSUPP, Step::ZeroRange) => {
                 Abilities::refused(&file.abilities.zero_range, "zeroing ranges");
-                self.step = zeroing_step(file, rq);
-                Verdict::Again
+                self.zero_otherwise(file)
             }
             (errno @ 1.., _) => Verdict::Done(Status::from_errno(errno)),
             (_, Step::Transfer | Step::Fill) => self.moved(file, result as u64),
@@ -180,6 +180,18 @@ impl Slot {
                 Verdict::Again
             }
             (_, Step::Punch | Step::ZeroRange | Step::Sync) => Verdict::Done(Status::Ok),
+        }
+    }
+
+    /// Goes on to the next best way, if the request allows it.
+    fn zero_otherwise(&mut self, file: &File) -> Verdict {
+        let rq = self.rq.as_ref().expect("an answer belongs to a request");
+        match zeroing_step(file, rq) {
+            Some(step) => {
+                self.step = step;
+                Verdict::Again
+            }
+            None => Verdict::Done(Status::NotSupp),
         }
     }
 
@@ -239,25 +251,25 @@ impl Vectors {
     }
 }
 
-fn first_step(file: &File, rq: &InFlight) -> Step {
+fn first_step(file: &File, rq: &InFlight) -> Option<Step> {
     match rq.op() {
-        Op::Read | Op::Write => Step::Transfer,
-        Op::Flush => Step::Sync,
-        Op::Discard => Step::Punch,
+        Op::Read | Op::Write => Some(Step::Transfer),
+        Op::Flush => Some(Step::Sync),
+        Op::Discard => Some(Step::Punch),
         Op::WriteZeroes => zeroing_step(file, rq),
         Op::DrvIn | Op::DrvOut => unreachable!("a file has no commands of its own"),
     }
 }
 
-/// The best way to zero a range that the storage has not refused yet.
-fn zeroing_step(file: &File, rq: &InFlight) -> Step {
+/// The best way to zero a range that the storage has not refused yet, if the request allows it.
+fn zeroing_step(file: &File, rq: &InFlight) -> Option<Step> {
     let may_unmap = !rq.flags().contains(Flags::NOUNMAP);
     if may_unmap && file.abilities.punch.load(Ordering::Relaxed) {
-        Step::Punch
+        Some(Step::Punch)
     } else if file.abilities.zero_range.load(Ordering::Relaxed) {
-        Step::ZeroRange
+        Some(Step::ZeroRange)
     } else {
-        Step::Fill
+        (!rq.flags().contains(Flags::NOFALLBACK)).then_some(Step::Fill)
     }
 }
 

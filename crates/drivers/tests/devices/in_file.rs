@@ -119,6 +119,69 @@ fn zeroes_that_must_not_unmap_leave_the_range_allocated() {
     }
 }
 
+/// What reads as zeroes and takes space is no hole: a write there cannot fail for want of space.
+#[test]
+fn what_is_allocated_and_empty_is_told_from_a_hole() {
+    let mib = 1 << 20;
+    let folder = Folder::on_disk();
+    let mut rig = Rig::new(create(&folder.path().join("disk.img"), 512 * mib, true), 4);
+    let extent = |mib: u64, kind| Extent { len_bytes: mib << 20, kind };
+    let (hole, zero, data) = (ExtentKind::Hole, ExtentKind::Zero, ExtentKind::Data);
+    // Longer than a file system's longest extent, so that it is told of several.
+    let zeroes = bio(Op::WriteZeroes, Flags::NOUNMAP, 2048, 400 << 11, &[]);
+    assert_eq!(rig.run(zeroes), Status::Ok);
+    let memory = Pages::new(1 << 20);
+    let write = bio(Op::Write, Flags::empty(), 8192, 2048, &[memory.segment(0, 1 << 20, None)]);
+    assert_eq!(rig.run(write), Status::Ok);
+    let whole =
+        [extent(1, hole), extent(3, zero), extent(1, data), extent(396, zero), extent(111, hole)];
+    let device = rig.device();
+    assert_eq!(device.extents(0, 512 * mib, 9).unwrap(), whole);
+    for max in 0..5 {
+        assert_eq!(device.extents(0, 512 * mib, max).unwrap(), whole[..max]);
+    }
+    let part = [extent(2, zero), extent(1, data), extent(2, zero)];
+    assert_eq!(device.extents(2 * mib, 5 * mib, 9).unwrap(), part);
+    let part = [extent(1, zero), extent(1, hole)];
+    assert_eq!(device.extents(400 * mib, 2 * mib, 9).unwrap(), part);
+}
+
+/// Many stretches, so that the file system's map has to be asked for again and again.
+#[test]
+fn a_map_of_many_stretches_is_whole() {
+    let folder = Folder::on_disk();
+    let (blocks, kib) = (200, 1 << 10);
+    let mut rig = Rig::new(create(&folder.path().join("disk.img"), blocks * 64 * kib, true), 4);
+    for block in (0..blocks).step_by(2) {
+        let zeroes = bio(Op::WriteZeroes, Flags::NOUNMAP, block * 128, 128, &[]);
+        assert_eq!(rig.run(zeroes), Status::Ok);
+    }
+    let map = rig.device().extents(0, blocks * 64 * kib, 1000).unwrap();
+    assert_eq!(map.len() as u64, blocks);
+    for (block, extent) in map.iter().enumerate() {
+        let kind = if block % 2 == 0 { ExtentKind::Zero } else { ExtentKind::Hole };
+        assert_eq!(*extent, Extent { len_bytes: 64 * kib, kind }, "block {block}");
+    }
+}
+
+/// A file system in memory can only zero a range that stays allocated by writing.
+#[test]
+fn zeroes_that_must_be_fast_are_not_written() {
+    for (folder, allocating) in
+        [(Folder::on_disk(), Status::Ok), (Folder::in_memory(), Status::NotSupp)]
+    {
+        let path = folder.path().join("disk.img");
+        let mut rig = Rig::new(create(&path, 32 << 20, true), 4);
+        let mut zeroes =
+            |flags| rig.run(bio(Op::WriteZeroes, flags | Flags::NOFALLBACK, 0, 2048, &[]));
+        for flags in [Flags::NOUNMAP, Flags::NOUNMAP | Flags::FUA, Flags::NOUNMAP] {
+            assert_eq!(zeroes(flags), allocating);
+        }
+        assert_eq!(allocated(&path) > 0, allocating == Status::Ok);
+        assert_eq!(zeroes(Flags::empty()), Status::Ok);
+    }
+}
+
 #[test]
 fn a_file_cut_short_behind_our_back_is_an_error() {
     let folder = Folder::on_disk();

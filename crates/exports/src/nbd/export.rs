@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
+use super::session::{Headers, Style};
 use super::wire;
 
 /// One volume as clients see it.
@@ -32,7 +33,8 @@ pub struct Features {
     pub fua: bool,
     /// `NBD_CMD_TRIM` is served.
     pub trim: bool,
-    /// `NBD_CMD_WRITE_ZEROES` is served.
+    /// `NBD_CMD_WRITE_ZEROES` is served. Clients may ask that it fail rather than take as long as
+    /// writing would (`NBD_CMD_FLAG_FAST_ZERO`).
     pub write_zeroes: bool,
     /// A flush on one connection covers the writes of all: clients may open several.
     pub multi_conn: bool,
@@ -139,6 +141,22 @@ impl Exports {
         if name.is_empty() { self.default } else { self.by_name.get(name).copied() }
     }
 
+    /// The same list with another size for one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::Size`] if it is not made of whole blocks.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such export.
+    pub fn resized(&self, index: usize, size_bytes: u64) -> Result<Self, ExportError> {
+        let mut resized = self.clone();
+        resized.list[index].size_bytes = size_bytes;
+        resized.list[index].check()?;
+        Ok(resized)
+    }
+
     /// All exports, in the order they were given.
     pub fn list(&self) -> &[Export] {
         &self.list
@@ -169,9 +187,15 @@ impl Export {
 
 impl Features {
     /// The transmission flags that say this to a client.
-    pub(super) fn to_wire(self, structured: bool) -> u16 {
+    pub(super) fn to_wire(self, style: Style) -> u16 {
         // Commands that would only ever be refused are not offered.
         let writable = !self.read_only;
+        let (has_chunks, can_filter) = match style {
+            Style::Simple => (false, false),
+            Style::Chunks { headers, base_allocation } => {
+                (true, headers == Headers::Extended && base_allocation)
+            }
+        };
         let flags = [
             (self.read_only, wire::FLAG_READ_ONLY),
             (self.flush, wire::FLAG_SEND_FLUSH),
@@ -179,8 +203,11 @@ impl Features {
             (self.rotational, wire::FLAG_ROTATIONAL),
             (self.trim && writable, wire::FLAG_SEND_TRIM),
             (self.write_zeroes && writable, wire::FLAG_SEND_WRITE_ZEROES),
-            (structured, wire::FLAG_SEND_DF),
+            (has_chunks, wire::FLAG_SEND_DF),
             (self.multi_conn, wire::FLAG_CAN_MULTI_CONN),
+            (true, wire::FLAG_SEND_CACHE),
+            (self.write_zeroes && writable, wire::FLAG_SEND_FAST_ZERO),
+            (can_filter, wire::FLAG_BLOCK_STATUS_PAYLOAD),
         ];
         flags.iter().filter(|(set, _)| *set).fold(wire::FLAG_HAS_FLAGS, |all, (_, flag)| all | flag)
     }

@@ -1,14 +1,17 @@
 //! Cutting the client's stream into requests.
 
-use super::request::{RequestHeader, Verdict};
+use super::filter::{FILTER_BYTES, Unfiltered};
+use super::request::{Judgement, Refusal, Verdict};
+use super::request_header::{HEADER_MAX_BYTES, RequestHeader};
 use super::session::Session;
 
 /// The reading side of a connection in transmission.
 ///
-/// It holds at most a piece of one header, and how much of a refused write is still to be thrown
-/// away. After a write the payload is the caller's: the next
-/// [`payload_bytes`](super::Command::payload_bytes) bytes of the stream, be they at the front of
-/// the input or still in the socket, have to be taken before [`Incoming::next`] is called again.
+/// It holds at most a piece of one header and of a block status request's filter, and how much of a
+/// refused request's payload is still to be thrown away. After a write the payload is the caller's:
+/// the next [`payload_bytes`](super::Command::payload_bytes) bytes of the stream, be they at the
+/// front of the input or still in the socket, have to be taken before [`Incoming::next`] is called
+/// again.
 ///
 /// ```
 /// # use blkmq_exports::nbd::{Incoming, Session, Verdict};
@@ -30,15 +33,26 @@ use super::session::Session;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Incoming {
-    header: [u8; RequestHeader::BYTES],
+    held: [u8; HEADER_MAX_BYTES],
     filled: usize,
-    discard_bytes: u32,
+    next: Part,
+}
+
+/// What the next bytes of the stream are.
+#[derive(Clone, Copy, Debug, Default)]
+enum Part {
+    #[default]
+    Header,
+    Filter(Unfiltered),
+    /// So many bytes of a payload that is of no use. Only then the refusal is told: a client that
+    /// is still sending a request does not expect its answer, and libnbd hangs up over it.
+    Discarded(Refusal, u32),
 }
 
 impl Incoming {
     /// Nothing read yet.
     pub const fn new() -> Self {
-        Incoming { header: [0; RequestHeader::BYTES], filled: 0, discard_bytes: 0 }
+        Incoming { held: [0; HEADER_MAX_BYTES], filled: 0, next: Part::Header }
     }
 
     /// Takes the next request from the front of `input`, and moves `input` past what was taken.
@@ -46,53 +60,92 @@ impl Incoming {
     /// `None` says that the input ended first: it is all taken. After [`Verdict::Disconnect`] and
     /// [`Verdict::Violation`] the stream has no meaning any more and no call may follow.
     pub fn next(&mut self, session: &Session, input: &mut &[u8]) -> Option<Verdict> {
-        self.discard(input);
-        let header = self.header(input)?;
-        let verdict = match RequestHeader::parse(&header) {
-            Ok(header) => session.check(&header),
-            Err(violation) => Verdict::Violation(violation),
-        };
-        if let Verdict::Refuse(refusal) = &verdict {
-            self.discard_bytes = refusal.discard_bytes;
+        match self.next {
+            Part::Header => self.header(session, input),
+            Part::Filter(unfiltered) => self.filter(session, unfiltered, input),
+            Part::Discarded(refusal, left_bytes) => self.discard(refusal, left_bytes, input),
         }
-        Some(verdict)
     }
 
-    /// How much of a refused write's payload is still to come and will be thrown away.
+    /// How much of a refused request's payload is still to come and will be thrown away.
     pub const fn discard_bytes(&self) -> u32 {
-        self.discard_bytes
+        match self.next {
+            Part::Discarded(_, left_bytes) => left_bytes,
+            Part::Header | Part::Filter(_) => 0,
+        }
     }
 
     /// Whether the stream stands between two requests, where a client may pause for as long as it
     /// likes. The payload of a write that is served is not known here.
     pub const fn is_idle(&self) -> bool {
-        self.filled == 0 && self.discard_bytes == 0
+        self.filled == 0 && matches!(self.next, Part::Header)
     }
 
-    fn discard(&mut self, input: &mut &[u8]) {
-        let here = input.len().min(self.discard_bytes as usize);
+    fn discard(&mut self, refusal: Refusal, left_bytes: u32, input: &mut &[u8]) -> Option<Verdict> {
+        let here = input.len().min(left_bytes as usize);
         *input = &input[here..];
         // It fits: `here` is at most the 32-bit number it is taken from.
-        self.discard_bytes -= here as u32;
+        let left_bytes = left_bytes - here as u32;
+        if left_bytes > 0 {
+            self.next = Part::Discarded(refusal, left_bytes);
+            return None;
+        }
+        self.next = Part::Header;
+        Some(Verdict::Refuse(refusal))
     }
 
-    fn header(&mut self, input: &mut &[u8]) -> Option<[u8; RequestHeader::BYTES]> {
-        // Most headers arrive whole and need no copy into the accumulator.
-        if self.filled == 0
-            && let Some((header, rest)) = input.split_first_chunk()
+    fn header(&mut self, session: &Session, input: &mut &[u8]) -> Option<Verdict> {
+        let headers = session.headers();
+        let len = headers.request_bytes();
+        // Most headers arrive whole and need no copy.
+        let parsed = if self.filled == 0
+            && let Some((header, rest)) = input.split_at_checked(len)
         {
             *input = rest;
-            return Some(*header);
+            RequestHeader::parse(headers, header)
+        } else {
+            RequestHeader::parse(headers, self.gather(len, input)?)
+        };
+        let judgement = match parsed {
+            Ok(header) => session.judge(&header),
+            Err(violation) => return Some(Verdict::Violation(violation)),
+        };
+        match judgement {
+            Judgement::Verdict(verdict) => Some(verdict),
+            Judgement::RefuseAfter(refusal, payload_bytes) => {
+                self.discard(refusal, payload_bytes.get(), input)
+            }
+            Judgement::NeedsFilter(unfiltered) => {
+                self.next = Part::Filter(unfiltered);
+                self.filter(session, unfiltered, input)
+            }
         }
-        let here = input.len().min(self.header.len() - self.filled);
+    }
+
+    fn filter(
+        &mut self,
+        session: &Session,
+        unfiltered: Unfiltered,
+        input: &mut &[u8],
+    ) -> Option<Verdict> {
+        let filter = self.gather(FILTER_BYTES, input)?;
+        let filter = filter.first_chunk().expect("as many bytes were gathered");
+        let verdict = session.judge_filtered(unfiltered, filter);
+        self.next = Part::Header;
+        Some(verdict)
+    }
+
+    /// Gathers until `want` bytes are held.
+    fn gather(&mut self, want: usize, input: &mut &[u8]) -> Option<&[u8]> {
+        let here = input.len().min(want - self.filled);
         let (piece, rest) = input.split_at(here);
-        self.header[self.filled..][..here].copy_from_slice(piece);
+        self.held[self.filled..][..here].copy_from_slice(piece);
         self.filled += here;
         *input = rest;
-        if self.filled < self.header.len() {
+        if self.filled < want {
             return None;
         }
         self.filled = 0;
-        Some(self.header)
+        Some(&self.held[..want])
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::export::Export;
+use super::session::Style;
 use super::wire::{self, Fields};
 
 /// The options that this server knows.
@@ -11,11 +12,13 @@ pub(super) enum OptionKind {
     ExportName,
     Abort,
     List,
+    StartTls,
     Info,
     Go,
     StructuredReply,
     ListMetaContext,
     SetMetaContext,
+    ExtendedHeaders,
 }
 
 /// What `NBD_OPT_INFO` and `NBD_OPT_GO` carry.
@@ -53,11 +56,13 @@ impl OptionKind {
             wire::OPT_EXPORT_NAME => OptionKind::ExportName,
             wire::OPT_ABORT => OptionKind::Abort,
             wire::OPT_LIST => OptionKind::List,
+            wire::OPT_STARTTLS => OptionKind::StartTls,
             wire::OPT_INFO => OptionKind::Info,
             wire::OPT_GO => OptionKind::Go,
             wire::OPT_STRUCTURED_REPLY => OptionKind::StructuredReply,
             wire::OPT_LIST_META_CONTEXT => OptionKind::ListMetaContext,
             wire::OPT_SET_META_CONTEXT => OptionKind::SetMetaContext,
+            wire::OPT_EXTENDED_HEADERS => OptionKind::ExtendedHeaders,
             _ => return None,
         })
     }
@@ -67,11 +72,13 @@ impl OptionKind {
             OptionKind::ExportName => wire::OPT_EXPORT_NAME,
             OptionKind::Abort => wire::OPT_ABORT,
             OptionKind::List => wire::OPT_LIST,
+            OptionKind::StartTls => wire::OPT_STARTTLS,
             OptionKind::Info => wire::OPT_INFO,
             OptionKind::Go => wire::OPT_GO,
             OptionKind::StructuredReply => wire::OPT_STRUCTURED_REPLY,
             OptionKind::ListMetaContext => wire::OPT_LIST_META_CONTEXT,
             OptionKind::SetMetaContext => wire::OPT_SET_META_CONTEXT,
+            OptionKind::ExtendedHeaders => wire::OPT_EXTENDED_HEADERS,
         }
     }
 }
@@ -85,13 +92,17 @@ impl OptionError {
         OptionError::new(wire::REP_ERR_INVALID, message)
     }
 
-    pub(super) fn unsupported(option: u32) -> Self {
-        let message = match option {
-            wire::OPT_STARTTLS => "this server does not offer TLS",
-            wire::OPT_EXTENDED_HEADERS => "this server does not offer extended headers",
-            _ => "this server does not know the option",
-        };
-        OptionError::new(wire::REP_ERR_UNSUP, message)
+    pub(super) fn unsupported() -> Self {
+        OptionError::new(wire::REP_ERR_UNSUP, "this server does not know the option")
+    }
+
+    pub(super) fn shutdown() -> Self {
+        OptionError::new(wire::REP_ERR_SHUTDOWN, "the server is stopping")
+    }
+
+    pub(super) fn tls_required() -> Self {
+        let message = "this server wants an encrypted connection: begin with NBD_OPT_STARTTLS";
+        OptionError::new(wire::REP_ERR_TLS_REQD, message)
     }
 
     pub(super) fn unknown_export(name: &str) -> Self {
@@ -217,8 +228,8 @@ impl<'a> OptionReplies<'a> {
     }
 
     /// What is said of an export in any case.
-    pub(super) fn info_export(&mut self, export: &Export, structured: bool) {
-        let flags = export.features.to_wire(structured);
+    pub(super) fn info_export(&mut self, export: &Export, style: Style) {
+        let flags = export.features.to_wire(style);
         self.info(wire::INFO_EXPORT, &[&export.size_bytes.to_be_bytes(), &flags.to_be_bytes()]);
     }
 

@@ -1,33 +1,15 @@
 //! What a client asks for in transmission, and whether it may.
 
-use std::fmt;
+use std::num::NonZeroU32;
 
 use thiserror::Error;
 
 use super::errno::Errno;
+use super::filter::{FILTER_BYTES, Unfiltered};
 use super::reply::Reply;
-use super::session::{MAX_DISCARD_BYTES, Session, Style};
-use super::wire::{self, Fields};
-
-/// The client's mark for a request, given back in its reply. The protocol also calls it handle.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cookie(pub u64);
-
-impl fmt::Debug for Cookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cookie({:#x})", self.0)
-    }
-}
-
-/// A request's header as the client sent it: of the right form, not yet judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestHeader {
-    flags: u16,
-    kind: u16,
-    cookie: Cookie,
-    offset_bytes: u64,
-    len_bytes: u32,
-}
+use super::request_header::{Cookie, RequestHeader};
+use super::session::{Headers, MAX_DISCARD_BYTES, Session, Style};
+use super::wire;
 
 /// What to do about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +59,11 @@ pub enum Op {
         /// Reply only once it is on stable storage.
         fua: bool,
     },
+    /// Have at hand what will be asked for soon.
+    Cache {
+        /// What.
+        span: Span,
+    },
     /// Write zeroes.
     WriteZeroes {
         /// Where to.
@@ -85,6 +72,9 @@ pub enum Op {
         fua: bool,
         /// The space must stay allocated (`NBD_CMD_FLAG_NO_HOLE`).
         no_hole: bool,
+        /// Fail at once with [`Errno::NotSup`] rather than take as long as writing would
+        /// (`NBD_CMD_FLAG_FAST_ZERO`).
+        fast: bool,
     },
     /// Tell which parts are allocated.
     BlockStatus {
@@ -99,7 +89,7 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     offset_bytes: u64,
-    len_bytes: u32,
+    len_bytes: u64,
 }
 
 /// A request that breaks a rule, but leaves the stream readable.
@@ -111,8 +101,6 @@ pub struct Refusal {
     pub errno: Errno,
     /// Which rule, for humans.
     pub reason: &'static str,
-    /// The payload that follows all the same; [`Incoming`](super::Incoming) throws it away.
-    pub discard_bytes: u32,
 }
 
 /// A breach after which the stream cannot be read on.
@@ -120,54 +108,26 @@ pub struct Refusal {
 #[non_exhaustive]
 pub enum Violation {
     /// What should be a request is none.
-    #[error("a request began with {found:#010x} instead of 0x25609513")]
+    #[error("a request began with {found:#010x} instead of {expected:#010x}")]
     BadMagic {
         /// What stood there.
         found: u32,
+        /// What begins a request of the form that was agreed.
+        expected: u32,
     },
-    /// A write is so long that even to throw it away would be an attack.
-    #[error("a write of {len_bytes} bytes is over the limit of {limit_bytes} bytes")]
-    WriteTooLong {
+    /// A payload is so long that even to throw it away would be an attack.
+    #[error("a payload of {len_bytes} bytes is over the limit of {limit_bytes} bytes")]
+    PayloadTooLong {
         /// Its length.
-        len_bytes: u32,
+        len_bytes: u64,
         /// The longest that is thrown away.
         limit_bytes: u32,
     },
 }
 
-impl RequestHeader {
-    /// Its length on the wire.
-    pub const BYTES: usize = 28;
-
-    /// Reads the fields.
-    ///
-    /// # Errors
-    ///
-    /// [`Violation::BadMagic`] if this is no request.
-    pub fn parse(header: &[u8; Self::BYTES]) -> Result<Self, Violation> {
-        const FIXED: &str = "the array holds every field";
-        let mut fields = Fields::new(header);
-        let found = fields.u32().expect(FIXED);
-        if found != wire::REQUEST_MAGIC {
-            return Err(Violation::BadMagic { found });
-        }
-        Ok(RequestHeader {
-            flags: fields.u16().expect(FIXED),
-            kind: fields.u16().expect(FIXED),
-            cookie: Cookie(fields.u64().expect(FIXED)),
-            offset_bytes: fields.u64().expect(FIXED),
-            len_bytes: fields.u32().expect(FIXED),
-        })
-    }
-
-    const fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
-    }
-}
-
 impl Command {
-    /// How many bytes of payload follow in the stream.
-    pub const fn payload_bytes(&self) -> u32 {
+    /// How many bytes of a write's payload follow in the stream.
+    pub const fn payload_bytes(&self) -> u64 {
         match self.op {
             Op::Write { span, .. } => span.len_bytes,
             _ => 0,
@@ -182,16 +142,16 @@ impl Span {
     }
 
     /// How long it is; never zero.
-    pub const fn len_bytes(&self) -> u32 {
+    pub const fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
     /// The `len_bytes` of it that follow its first `skip_bytes`, or `None` if that is empty or
     /// goes beyond it.
-    pub fn part(&self, skip_bytes: u32, len_bytes: u32) -> Option<Span> {
+    pub fn part(&self, skip_bytes: u64, len_bytes: u64) -> Option<Span> {
         let end_bytes = skip_bytes.checked_add(len_bytes)?;
         (len_bytes > 0 && end_bytes <= self.len_bytes)
-            .then_some(Span { offset_bytes: self.offset_bytes + u64::from(skip_bytes), len_bytes })
+            .then_some(Span { offset_bytes: self.offset_bytes + skip_bytes, len_bytes })
     }
 }
 
@@ -205,27 +165,70 @@ impl Refusal {
 /// A broken rule, before it is known whose.
 struct Broken(Errno, &'static str);
 
+/// What a header comes to.
+pub(super) enum Judgement {
+    Verdict(Verdict),
+    /// The payload that follows, so many bytes, has to be thrown away first.
+    RefuseAfter(Refusal, NonZeroU32),
+    /// The filter that follows has to be read first.
+    NeedsFilter(Unfiltered),
+}
+
 impl Session {
     /// Holds a request to the rules of its export and of what was agreed.
     ///
-    /// A write that is refused still has its payload in the stream. Up to
-    /// [`MAX_DISCARD_BYTES`], or the largest payload of the export if that is more, the caller
-    /// throws it away; a longer one is a [`Violation`].
-    pub fn check(&self, header: &RequestHeader) -> Verdict {
+    /// A request that is refused may still have a payload in the stream. Up to
+    /// [`MAX_DISCARD_BYTES`], or the largest payload of the export if that is more, it is to be
+    /// thrown away; a longer one is a [`Violation`].
+    pub(super) fn judge(&self, header: &RequestHeader) -> Judgement {
+        if self.base_allocation()
+            && let Some(unfiltered) = Unfiltered::of(*header)
+        {
+            return Judgement::NeedsFilter(unfiltered);
+        }
+        self.judge_whole(header)
+    }
+
+    /// The verdict on a request whose filter has been read.
+    pub(super) fn judge_filtered(
+        &self,
+        unfiltered: Unfiltered,
+        filter: &[u8; FILTER_BYTES],
+    ) -> Verdict {
+        let Some(header) = unfiltered.apply(filter) else {
+            return Verdict::Refuse(Refusal {
+                cookie: unfiltered.header().cookie,
+                errno: Errno::Inval,
+                reason: "the filter names a metadata context that was not selected",
+            });
+        };
+        match self.judge_whole(&header) {
+            Judgement::Verdict(verdict) => verdict,
+            Judgement::RefuseAfter(..) | Judgement::NeedsFilter(_) => {
+                unreachable!("its payload was the filter")
+            }
+        }
+    }
+
+    fn judge_whole(&self, header: &RequestHeader) -> Judgement {
         if header.kind == wire::CMD_DISC {
-            return Verdict::Disconnect;
+            return Judgement::Verdict(Verdict::Disconnect);
         }
-        let payload_bytes = if header.kind == wire::CMD_WRITE { header.len_bytes } else { 0 };
+        let len_bytes = header.payload_bytes();
         let limit_bytes = MAX_DISCARD_BYTES.max(self.block.max_payload_bytes);
-        if payload_bytes > limit_bytes {
-            let len_bytes = payload_bytes;
-            return Verdict::Violation(Violation::WriteTooLong { len_bytes, limit_bytes });
-        }
+        let Some(payload_bytes) = u32::try_from(len_bytes).ok().filter(|len| *len <= limit_bytes)
+        else {
+            let violation = Violation::PayloadTooLong { len_bytes, limit_bytes };
+            return Judgement::Verdict(Verdict::Violation(violation));
+        };
         let cookie = header.cookie;
-        match self.op(header) {
-            Ok(op) => Verdict::Serve(Command { cookie, op }),
-            Err(Broken(errno, reason)) => {
-                Verdict::Refuse(Refusal { cookie, errno, reason, discard_bytes: payload_bytes })
+        match (self.op(header), NonZeroU32::new(payload_bytes)) {
+            (Ok(op), _) => Judgement::Verdict(Verdict::Serve(Command { cookie, op })),
+            (Err(Broken(errno, reason)), None) => {
+                Judgement::Verdict(Verdict::Refuse(Refusal { cookie, errno, reason }))
+            }
+            (Err(Broken(errno, reason)), Some(payload_bytes)) => {
+                Judgement::RefuseAfter(Refusal { cookie, errno, reason }, payload_bytes)
             }
         }
     }
@@ -235,14 +238,18 @@ impl Session {
         match header.kind {
             wire::CMD_READ => {
                 let one_chunk = header.has(wire::CMD_FLAG_DF);
-                let structured = matches!(self.style, Style::Structured { .. });
-                self.flags(header, if structured { wire::CMD_FLAG_DF } else { 0 })?;
+                let has_chunks = matches!(self.style, Style::Chunks { .. });
+                self.flags(header, if has_chunks { wire::CMD_FLAG_DF } else { 0 })?;
                 self.payload(header, if one_chunk { Errno::Overflow } else { Errno::Inval })?;
                 Ok(Op::Read { span: self.span(header, Errno::Inval)?, one_chunk })
             }
             wire::CMD_WRITE => {
                 self.writable()?;
-                self.flags(header, 0)?;
+                let flag = match header.headers {
+                    Headers::Compact => 0,
+                    Headers::Extended => wire::CMD_FLAG_PAYLOAD_LEN,
+                };
+                self.flags(header, flag)?;
                 self.payload(header, Errno::Inval)?;
                 Ok(Op::Write { span: self.span(header, Errno::NoSpc)?, fua })
             }
@@ -250,7 +257,7 @@ impl Session {
                 self.flags(header, 0)?;
                 offered(self.features.flush, "flush is not offered")?;
                 offered(
-                    header.offset_bytes == 0 && header.len_bytes == 0,
+                    header.cookie.offset_bytes == 0 && header.len_bytes == 0,
                     "a flush has no offset and no length",
                 )?;
                 Ok(Op::Flush)
@@ -261,12 +268,17 @@ impl Session {
                 offered(self.features.trim, "trim is not offered")?;
                 Ok(Op::Trim { span: self.span(header, Errno::Inval)?, fua })
             }
+            wire::CMD_CACHE => {
+                self.flags(header, 0)?;
+                Ok(Op::Cache { span: self.span(header, Errno::Inval)? })
+            }
             wire::CMD_WRITE_ZEROES => {
                 self.writable()?;
-                self.flags(header, wire::CMD_FLAG_NO_HOLE)?;
+                self.flags(header, wire::CMD_FLAG_NO_HOLE | wire::CMD_FLAG_FAST_ZERO)?;
                 offered(self.features.write_zeroes, "write-zeroes is not offered")?;
                 let no_hole = header.has(wire::CMD_FLAG_NO_HOLE);
-                Ok(Op::WriteZeroes { span: self.span(header, Errno::NoSpc)?, fua, no_hole })
+                let fast = header.has(wire::CMD_FLAG_FAST_ZERO);
+                Ok(Op::WriteZeroes { span: self.span(header, Errno::NoSpc)?, fua, no_hole, fast })
             }
             wire::CMD_BLOCK_STATUS => {
                 self.flags(header, wire::CMD_FLAG_REQ_ONE)?;
@@ -293,23 +305,22 @@ impl Session {
     }
 
     fn payload(&self, header: &RequestHeader, errno: Errno) -> Result<(), Broken> {
-        if header.len_bytes > self.block.max_payload_bytes {
+        if header.len_bytes > u64::from(self.block.max_payload_bytes) {
             return Err(Broken(errno, "longer than the largest payload"));
         }
         Ok(())
     }
 
     fn span(&self, header: &RequestHeader, beyond: Errno) -> Result<Span, Broken> {
-        let RequestHeader { offset_bytes, len_bytes, .. } = *header;
+        let RequestHeader { cookie: Cookie { offset_bytes, .. }, len_bytes, .. } = *header;
         if len_bytes == 0 {
             return Err(Broken(Errno::Inval, "of no length"));
         }
-        match offset_bytes.checked_add(u64::from(len_bytes)) {
+        match offset_bytes.checked_add(len_bytes) {
             Some(end_bytes) if end_bytes <= self.size_bytes => {}
             _ => return Err(Broken(beyond, "beyond the end of the export")),
         }
-        let unaligned = (offset_bytes | u64::from(len_bytes)) & u64::from(self.block.min_bytes - 1);
-        if unaligned != 0 {
+        if (offset_bytes | len_bytes) & u64::from(self.block.min_bytes - 1) != 0 {
             return Err(Broken(Errno::Inval, "not aligned to the smallest block"));
         }
         Ok(Span { offset_bytes, len_bytes })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blkmq_exports::nbd::{
-    BlockSizes, Export, Exports, Features, Handshake, Outcome, RequestHeader, Session,
+    BlockSizes, Export, Exports, Features, Handshake, Outcome, Session, TlsPolicy,
 };
 
 pub(crate) const FIXED_NEWSTYLE: u32 = 1;
@@ -25,10 +25,13 @@ pub(crate) const REP_SERVER: u32 = 2;
 pub(crate) const REP_INFO: u32 = 3;
 pub(crate) const REP_META_CONTEXT: u32 = 4;
 pub(crate) const REP_ERR_UNSUP: u32 = 0x8000_0001;
+pub(crate) const REP_ERR_POLICY: u32 = 0x8000_0002;
 pub(crate) const REP_ERR_INVALID: u32 = 0x8000_0003;
+pub(crate) const REP_ERR_TLS_REQD: u32 = 0x8000_0005;
 pub(crate) const REP_ERR_UNKNOWN: u32 = 0x8000_0006;
 pub(crate) const REP_ERR_SHUTDOWN: u32 = 0x8000_0007;
 pub(crate) const REP_ERR_TOO_BIG: u32 = 0x8000_0009;
+pub(crate) const REP_ERR_EXT_HEADER_REQD: u32 = 0x8000_000a;
 
 pub(crate) const READ: u16 = 0;
 pub(crate) const WRITE: u16 = 1;
@@ -44,6 +47,7 @@ pub(crate) const NO_HOLE: u16 = 2;
 pub(crate) const DF: u16 = 4;
 pub(crate) const REQ_ONE: u16 = 8;
 pub(crate) const FAST_ZERO: u16 = 16;
+pub(crate) const PAYLOAD_LEN: u16 = 32;
 
 /// The length of the server's greeting.
 pub(crate) const GREETING_BYTES: usize = 18;
@@ -92,7 +96,7 @@ pub(crate) fn script(flags: u32, options: &[Vec<u8>]) -> Vec<u8> {
     [&flags.to_be_bytes()[..], &options.concat()].concat()
 }
 
-pub(crate) fn request(kind: u16, flags: u16, offset: u64, len: u32) -> [u8; RequestHeader::BYTES] {
+pub(crate) fn request(kind: u16, flags: u16, offset: u64, len: u32) -> [u8; 28] {
     request_with_cookie(0x0123_4567_89ab_cdef, kind, flags, offset, len)
 }
 
@@ -102,12 +106,25 @@ pub(crate) fn request_with_cookie(
     flags: u16,
     offset: u64,
     len: u32,
-) -> [u8; RequestHeader::BYTES] {
+) -> [u8; 28] {
     let fields = [
         &[0x25, 0x60, 0x95, 0x13][..],
         &flags.to_be_bytes(),
         &kind.to_be_bytes(),
         &cookie.to_be_bytes(),
+        &offset.to_be_bytes(),
+        &len.to_be_bytes(),
+    ];
+    fields.concat().try_into().unwrap()
+}
+
+/// The header of a request once extended headers were agreed.
+pub(crate) fn extended(kind: u16, flags: u16, offset: u64, len: u64) -> [u8; 32] {
+    let fields = [
+        &[0x21, 0xe4, 0x1c, 0x71][..],
+        &flags.to_be_bytes(),
+        &kind.to_be_bytes(),
+        &0x0123_4567_89ab_cdef_u64.to_be_bytes(),
         &offset.to_be_bytes(),
         &len.to_be_bytes(),
     ];
@@ -156,28 +173,47 @@ pub(crate) fn exports() -> Arc<Exports> {
 
 /// Runs a handshake over the pieces, as a server would: sends an answer before it goes on.
 pub(crate) fn run<'a>(exports: Arc<Exports>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
+    run_with(exports, TlsPolicy::Off, pieces)
+}
+
+/// Runs a handshake that may become encrypted, which here changes nothing on the wire.
+pub(crate) fn run_with<'a>(
+    exports: Arc<Exports>,
+    tls: TlsPolicy,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Run {
     let mut sent = Vec::new();
-    let mut handshake = Handshake::new(exports, &mut sent);
-    let mut outcome = None;
+    let mut handshake = Handshake::with_tls(exports, tls, &mut sent);
+    let mut end = None;
     let mut rest = Vec::new();
     for mut piece in pieces {
-        while outcome.is_none() && !piece.is_empty() {
+        while end.is_none() && !piece.is_empty() {
             let mut output = Vec::new();
-            outcome = handshake.receive(&mut piece, &mut output);
+            let outcome = handshake.receive(&mut piece, &mut output);
+            end = outcome.filter(|outcome| *outcome != Outcome::StartTls);
             sent.extend(output);
         }
         rest.extend_from_slice(piece);
     }
-    Run { output: sent, outcome, rest }
+    Run { output: sent, outcome: end, rest }
 }
 
-/// The session over one export that a client gets who asks for structured replies and metadata as
-/// told.
-pub(crate) fn session(export: Export, structured: bool, metadata: bool) -> Session {
+/// The form of replies that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Simple,
+    Structured,
+    Extended,
+}
+
+/// The session over one export that a client gets who asks for replies and metadata as told.
+pub(crate) fn session(export: Export, style: Style, metadata: bool) -> Session {
     let name = export.name.clone();
     let mut options = Vec::new();
-    if structured {
-        options.push(option(OPT_STRUCTURED_REPLY, &[]));
+    match style {
+        Style::Simple => {}
+        Style::Structured => options.push(option(OPT_STRUCTURED_REPLY, &[])),
+        Style::Extended => options.push(option(OPT_EXTENDED_HEADERS, &[])),
     }
     if metadata {
         options.push(option(OPT_SET_META_CONTEXT, &meta(&name, &["base:allocation"])));

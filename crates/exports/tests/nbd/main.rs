@@ -2,8 +2,10 @@
 
 mod client;
 mod export;
+mod extended;
 mod handshake;
 mod memory;
 mod properties;
 mod reply;
 mod request;
+mod tls;

@@ -1,7 +1,8 @@
 //! What holds for every input.
 
 use blkmq_exports::nbd::{
-    AllocationExtent, Handshake, Incoming, MAX_OPTION_BYTES, Op, Session, Verdict,
+    AllocationExtent, Handshake, Incoming, MAX_OPTION_BYTES, Op, Outcome, ReplyHead, Session,
+    TlsPolicy, Verdict,
 };
 use proptest::prelude::*;
 
@@ -45,7 +46,7 @@ fn any_script() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn any_session() -> impl Strategy<Value = Session> {
-    (any::<[bool; 8]>(), any::<(bool, bool)>(), 0_u32..4).prop_map(|(has, (style, meta), min)| {
+    (any::<[bool; 8]>(), 0_u8..3, any::<bool>(), 0_u32..4).prop_map(|(has, style, meta, min)| {
         let mut export = export("gold");
         let features = &mut export.features;
         features.read_only = has[0] && has[1];
@@ -53,17 +54,46 @@ fn any_session() -> impl Strategy<Value = Session> {
         (features.write_zeroes, features.block_status) = (has[5], has[6]);
         export.block.min_bytes = [1, 512, 4096, 65536][min as usize];
         export.block.preferred_bytes = 65536;
-        session(export, style, style && meta)
+        let style = [Style::Simple, Style::Structured, Style::Extended][usize::from(style)];
+        session(export, style, style != Style::Simple && meta)
     })
 }
 
-fn any_header() -> impl Strategy<Value = [u8; 28]> {
+/// A request's header, by its fields.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    cookie: u64,
+    kind: u16,
+    flags: u16,
+    offset: u64,
+    len: u64,
+}
+
+impl Header {
+    /// In the form that the session agreed to, with the length cut to what fits.
+    fn bytes(self, session: &Session) -> Vec<u8> {
+        let Header { cookie, kind, flags, offset, len } = self;
+        if session.extended_headers() {
+            let mut header = extended(kind, flags, offset, len);
+            header[8..16].copy_from_slice(&cookie.to_be_bytes());
+            header.to_vec()
+        } else {
+            request_with_cookie(cookie, kind, flags, offset, len as u32).to_vec()
+        }
+    }
+}
+
+fn any_header() -> impl Strategy<Value = Header> {
     let kind = prop_oneof![9 => 0_u16..9, 1 => any::<u16>()];
-    let flags = prop_oneof![4 => Just(0_u16), 4 => 0_u16..16, 1 => any::<u16>()];
+    let flags = prop_oneof![4 => Just(0_u16), 4 => 0_u16..64, 1 => any::<u16>()];
     let blocks = prop_oneof![8 => (0_u64..1 << 22).prop_map(|n| n << 9), 1 => any::<u64>()];
-    let len = prop_oneof![8 => (0_u32..64).prop_map(|n| n << 12), 1 => any::<u32>()];
-    (any::<u64>(), kind, flags, blocks, len).prop_map(|(cookie, kind, flags, at, len)| {
-        request_with_cookie(cookie, kind, flags, at, len)
+    let len = prop_oneof![8 => (0_u64..64).prop_map(|n| n << 12), 2 => Just(12), 1 => any::<u64>()];
+    (any::<u64>(), kind, flags, blocks, len).prop_map(|(cookie, kind, flags, offset, len)| Header {
+        cookie,
+        kind,
+        flags,
+        offset,
+        len,
     })
 }
 
@@ -129,13 +159,30 @@ proptest! {
     }
 
     #[test]
-    fn what_is_served_keeps_every_rule(session in any_session(), header in any_header()) {
-        let field = u64::from_be_bytes(header[16..24].try_into().unwrap());
-        let len = u32::from_be_bytes(header[24..].try_into().unwrap());
-        let cookie = u64::from_be_bytes(header[8..16].try_into().unwrap());
-        match Incoming::new().next(&session, &mut &header[..]) {
+    fn what_is_served_keeps_every_rule(
+        session in any_session(),
+        header in any_header(),
+        effect in (0_u64..64).prop_map(|n| n << 12),
+    ) {
+        let filter = [&effect.to_be_bytes()[..], &1_u32.to_be_bytes()].concat();
+        let stream = [header.bytes(&session), filter].concat();
+        let is_extended = session.extended_headers();
+        let len = if is_extended { header.len } else { u64::from(header.len as u32) };
+        let is_flagged = is_extended && header.flags & PAYLOAD_LEN != 0;
+        let has_payload = is_flagged || header.kind == WRITE;
+        let mut incoming = Incoming::new();
+        let mut verdict = incoming.next(&session, &mut &stream[..]);
+        // Twelve bytes follow the header, be they a filter or of a payload that is of no use.
+        let discarded = incoming.discard_bytes();
+        if verdict.is_none() {
+            verdict = incoming.next(&session, &mut &vec![0; discarded as usize][..]);
+        }
+        match verdict {
             Some(Verdict::Serve(command)) => {
-                prop_assert_eq!(command.cookie.0, cookie);
+                prop_assert_eq!(command.cookie.number, header.cookie);
+                prop_assert_eq!(command.cookie.offset_bytes, header.offset);
+                let is_write = matches!(command.op, Op::Write { .. });
+                let is_filtered = has_payload && !is_write;
                 let span = match command.op {
                     Op::Flush => None,
                     Op::Read { span, one_chunk } => {
@@ -147,24 +194,54 @@ proptest! {
                         Some(span)
                     }
                     Op::Write { span, .. } | Op::Trim { span, .. } => Some(span),
-                    Op::WriteZeroes { span, .. } => Some(span),
+                    Op::WriteZeroes { span, .. } | Op::Cache { span } => Some(span),
                 };
+                prop_assert_eq!(is_filtered, is_extended && has_payload && !is_write);
+                prop_assert!(!is_filtered || (header.kind == BLOCK_STATUS && len == 12));
                 if let Some(span) = span {
-                    prop_assert_eq!((span.offset_bytes(), span.len_bytes()), (field, len));
+                    let len = if is_filtered { effect } else { len };
+                    prop_assert_eq!((span.offset_bytes(), span.len_bytes()), (header.offset, len));
                     prop_assert!(len > 0);
-                    let end = u128::from(field) + u128::from(len);
+                    let end = u128::from(header.offset) + u128::from(len);
                     prop_assert!(end <= u128::from(session.size_bytes()));
                 }
-                let is_write = matches!(command.op, Op::Write { .. });
                 prop_assert_eq!(command.payload_bytes(), if is_write { len } else { 0 });
+                prop_assert!(!is_write || has_payload);
             }
             Some(Verdict::Refuse(refusal)) => {
-                prop_assert_eq!(refusal.cookie.0, cookie);
-                let is_write = header[6..8] == WRITE.to_be_bytes();
-                prop_assert_eq!(refusal.discard_bytes, if is_write { len } else { 0 });
+                prop_assert_eq!(refusal.cookie.number, header.cookie);
+                let payload = if has_payload { len } else { 0 };
+                prop_assert_eq!(u64::from(discarded), payload.saturating_sub(12));
             }
             Some(Verdict::Disconnect | Verdict::Violation(_)) => {}
             None => prop_assert!(false, "a whole header is a request"),
+        }
+    }
+
+    /// Whatever was said before, nothing of it counts once the connection is encrypted.
+    #[test]
+    fn what_was_said_in_the_clear_is_forgotten(
+        before in prop::collection::vec(any_option(), 0..6),
+    ) {
+        let before = script(FIXED_NEWSTYLE | NO_ZEROES, &before);
+        let after = [option(OPT_STARTTLS, &[]), option(OPT_GO, &info("gold", &[]))].concat();
+        let stream = [&before[..], &after].concat();
+        let run = run_with(exports(), TlsPolicy::Optional, [&stream[..]]);
+        // What came before may have ended the handshake, or have been encrypted itself.
+        if let Some(Outcome::Transmission(session)) = run.outcome
+            && run.rest.is_empty()
+        {
+            let mut plain = Vec::new();
+            let mut handshake = Handshake::with_tls(exports(), TlsPolicy::Optional, &mut plain);
+            let mut input = &before[..];
+            let mut was_encrypted = false;
+            while !input.is_empty() {
+                let outcome = handshake.receive(&mut input, &mut plain);
+                was_encrypted |= outcome == Some(Outcome::StartTls);
+            }
+            if !was_encrypted {
+                prop_assert!(session.structured().is_none(), "{session:?}");
+            }
         }
     }
 
@@ -175,21 +252,25 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 0..100),
         piece_bytes in 1_usize..100,
     ) {
-        let stream = [headers.concat(), noise].concat();
-        let ((), taken) = measure(|| transmit(&session, stream.chunks(piece_bytes)));
+        let mut stream: Vec<u8> =
+            headers.iter().flat_map(|header| header.bytes(&session)).collect();
+        stream.extend(noise);
+        let mut tail = Vec::with_capacity(16);
+        let ((), taken) = measure(|| transmit(&session, stream.chunks(piece_bytes), &mut tail));
         prop_assert_eq!(taken.allocations, 0);
     }
 }
 
 /// Answers whatever comes, successes and errors in turn; payloads are what happens to follow.
-fn transmit<'a>(session: &Session, pieces: impl Iterator<Item = &'a [u8]>) {
+fn transmit<'a>(session: &Session, pieces: impl Iterator<Item = &'a [u8]>, tail: &mut Vec<u8>) {
     let mut incoming = Incoming::new();
     for mut piece in pieces {
         while let Some(verdict) = incoming.next(session, &mut piece) {
             let command = match verdict {
                 Verdict::Serve(command) => command,
                 Verdict::Refuse(refusal) => {
-                    assert!(refusal.reply(session).head.as_bytes().len() <= 32);
+                    let head = refusal.reply(session).head;
+                    assert!(head.as_bytes().len() <= ReplyHead::MAX_BYTES);
                     continue;
                 }
                 Verdict::Disconnect | Verdict::Violation(_) => return,
@@ -201,11 +282,11 @@ fn transmit<'a>(session: &Session, pieces: impl Iterator<Item = &'a [u8]>) {
                     let extent =
                         AllocationExtent { len_bytes: span.len_bytes(), hole: true, zero: true };
                     let chunks = session.structured().expect("metadata needs structured replies");
-                    chunks.block_status(cookie, &[extent.to_wire()], true).head
+                    chunks.block_status(cookie, &[extent], true, tail).head
                 }
                 _ => session.done(cookie),
             };
-            assert!((16..=32).contains(&head.as_bytes().len()));
+            assert!((16..=ReplyHead::MAX_BYTES).contains(&head.as_bytes().len()));
         }
         assert!(piece.is_empty());
     }

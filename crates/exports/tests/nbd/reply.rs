@@ -8,7 +8,7 @@ use blkmq_exports::nbd::{
 
 use crate::client::*;
 
-const COOKIE: Cookie = Cookie(0xfeed_f00d_dead_beef);
+const COOKIE: Cookie = Cookie { number: 0xfeed_f00d_dead_beef, offset_bytes: 512 };
 const DONE: u16 = 1;
 
 /// A chunk of a structured reply, as a client sees it.
@@ -21,11 +21,11 @@ struct Chunk {
 }
 
 fn simple() -> Session {
-    session(export("gold"), false, false)
+    session(export("gold"), Style::Simple, false)
 }
 
 fn structured() -> Session {
-    session(export("gold"), true, true)
+    session(export("gold"), Style::Structured, true)
 }
 
 fn span(session: &Session, offset: u64, len: u32) -> Span {
@@ -55,7 +55,7 @@ fn chunk(head: &ReplyHead, tail: &[u8]) -> Chunk {
 
 fn simple_reply(error: u32) -> Vec<u8> {
     let magic = [0x67, 0x44, 0x66, 0x98];
-    [&magic[..], &error.to_be_bytes(), &COOKIE.0.to_be_bytes()].concat()
+    [&magic[..], &error.to_be_bytes(), &COOKIE.number.to_be_bytes()].concat()
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_read_is_a_head_before_its_data() {
     let data = [7; 1024];
     let chunk = chunk(&session.data(COOKIE, span(&session, 512, 1024)), &data);
     let payload = [&512_u64.to_be_bytes()[..], &data].concat();
-    assert_eq!(chunk, Chunk { flags: DONE, kind: 1, cookie: COOKIE.0, payload });
+    assert_eq!(chunk, Chunk { flags: DONE, kind: 1, cookie: COOKIE.number, payload });
 }
 
 #[test]
@@ -87,10 +87,10 @@ fn a_read_may_be_made_of_parts() {
     for (last, flags) in [(false, 0), (true, DONE)] {
         let hole = chunk(&chunks.hole(COOKIE, whole.part(4096, 4096).unwrap(), last), &[]);
         let payload = [&8192_u64.to_be_bytes()[..], &4096_u32.to_be_bytes()].concat();
-        assert_eq!(hole, Chunk { flags, kind: 2, cookie: COOKIE.0, payload });
+        assert_eq!(hole, Chunk { flags, kind: 2, cookie: COOKIE.number, payload });
     }
     let none = chunk(&chunks.none(COOKIE), &[]);
-    assert_eq!(none, Chunk { flags: DONE, kind: 0, cookie: COOKIE.0, payload: vec![] });
+    assert_eq!(none, Chunk { flags: DONE, kind: 0, cookie: COOKIE.number, payload: vec![] });
     assert!(simple().structured().is_none());
 }
 
@@ -99,7 +99,7 @@ fn the_longest_payload_leaves_room_for_its_offset() {
     let mut large = export("gold");
     large.size_bytes = 1 << 40;
     large.block.max_payload_bytes = 1 << 31;
-    let session = session(large, true, false);
+    let session = session(large, Style::Structured, false);
     let head = session.data(COOKIE, span(&session, 0, 1 << 31));
     assert_eq!(head.as_bytes()[16..20], ((1_u32 << 31) + 8).to_be_bytes());
 }
@@ -111,7 +111,7 @@ fn failures_carry_a_message_where_they_can() {
 
     let reply = structured().failed(COOKIE, Errno::NoSpc, "full");
     let payload = [&28_u32.to_be_bytes()[..], &4_u16.to_be_bytes(), b"full"].concat();
-    let expected = Chunk { flags: DONE, kind: 0x8001, cookie: COOKIE.0, payload };
+    let expected = Chunk { flags: DONE, kind: 0x8001, cookie: COOKIE.number, payload };
     assert_eq!(chunk(&reply.head, reply.tail), expected);
 
     let long = "\u{1F980}x".repeat(2000);
@@ -125,8 +125,8 @@ fn failures_carry_a_message_where_they_can() {
 #[test]
 fn refusals_are_answered_in_the_style_agreed() {
     for (session, magic) in [(simple(), 0x6744_6698_u32), (structured(), 0x668e_33ef)] {
-        let header = request(WRITE, 0, 1, 3);
-        let Some(Verdict::Refuse(refusal)) = Incoming::new().next(&session, &mut &header[..])
+        let stream = [&request(WRITE, 0, 1, 3)[..], &[0; 3]].concat();
+        let Some(Verdict::Refuse(refusal)) = Incoming::new().next(&session, &mut &stream[..])
         else {
             panic!("served")
         };
@@ -137,31 +137,33 @@ fn refusals_are_answered_in_the_style_agreed() {
 #[test]
 fn block_status_tells_of_extents() {
     let session = structured();
-    let extent = |len_bytes, hole, zero| AllocationExtent { len_bytes, hole, zero }.to_wire();
+    let extent = |len_bytes, hole, zero| AllocationExtent { len_bytes, hole, zero };
     let extents = [
         extent(512, false, false),
         extent(1024, true, false),
         extent(2048, false, true),
-        extent(u32::MAX, true, true),
+        extent(u32::MAX.into(), true, true),
     ];
-    let reply = session.structured().unwrap().block_status(COOKIE, &extents, true);
+    let mut tail = Vec::new();
+    let reply = session.structured().unwrap().block_status(COOKIE, &extents, true, &mut tail);
     let words = [1, 512, 0, 1024, 1, 2048, 2, u32::MAX, 3];
     let payload = words.map(u32::to_be_bytes).concat();
-    let expected = Chunk { flags: DONE, kind: 5, cookie: COOKIE.0, payload };
+    let expected = Chunk { flags: DONE, kind: 5, cookie: COOKIE.number, payload };
     assert_eq!(chunk(&reply.head, reply.tail), expected);
 }
 
 #[test]
 #[should_panic(expected = "0 extents")]
 fn block_status_tells_of_one_extent_at_least() {
-    structured().structured().unwrap().block_status(COOKIE, &[], true);
+    structured().structured().unwrap().block_status(COOKIE, &[], true, &mut Vec::new());
 }
 
 #[test]
 #[should_panic(expected = "1048577 extents")]
 fn block_status_has_a_limit() {
-    let extents = vec![[0; 8]; MAX_STATUS_EXTENTS + 1];
-    structured().structured().unwrap().block_status(COOKIE, &extents, true);
+    let extent = AllocationExtent { len_bytes: 512, hole: false, zero: false };
+    let extents = vec![extent; MAX_STATUS_EXTENTS + 1];
+    structured().structured().unwrap().block_status(COOKIE, &extents, true, &mut Vec::new());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The rules that each request is held to.
 
 use blkmq_exports::nbd::{
-    BlockSizes, Command, Cookie, Errno, Export, Features, Incoming, MAX_DISCARD_BYTES, Op,
-    RequestHeader, Session, Span, Verdict, Violation,
+    BlockSizes, Command, Cookie, Errno, Export, Features, Incoming, MAX_DISCARD_BYTES, Op, Session,
+    Span, Verdict, Violation,
 };
 
 use crate::client::*;
@@ -11,46 +11,66 @@ const BLOCK: u32 = 512;
 const MAX: u32 = 1 << 20;
 const SIZE: u64 = 1 << 30;
 
+/// What comes of a request, and how much of what follows it was thrown away before.
+fn judge(session: &Session, kind: u16, flags: u16, offset: u64, len: u32) -> (Verdict, u32) {
+    let header = request(kind, flags, offset, len);
+    let mut incoming = Incoming::new();
+    match incoming.next(session, &mut &header[..]) {
+        Some(verdict) => (verdict, 0),
+        None => {
+            let payload = incoming.discard_bytes();
+            let mut rest = &vec![0; payload as usize][..];
+            let verdict = incoming.next(session, &mut rest).expect("its payload has come");
+            (verdict, payload)
+        }
+    }
+}
+
 fn check(session: &Session, kind: u16, flags: u16, offset: u64, len: u32) -> Verdict {
-    session.check(&RequestHeader::parse(&request(kind, flags, offset, len)).unwrap())
+    judge(session, kind, flags, offset, len).0
 }
 
 fn served(session: &Session, kind: u16, flags: u16, offset: u64, len: u32) -> Op {
     match check(session, kind, flags, offset, len) {
-        Verdict::Serve(Command { cookie: Cookie(0x0123_4567_89ab_cdef), op }) => op,
+        Verdict::Serve(Command { cookie, op }) => {
+            let number = 0x0123_4567_89ab_cdef;
+            assert_eq!(cookie, Cookie { number, offset_bytes: offset });
+            op
+        }
         verdict => panic!("not served but {verdict:?}"),
     }
 }
 
 /// The error of a refusal, and how much payload it says to throw away.
 fn refused(session: &Session, kind: u16, flags: u16, offset: u64, len: u32) -> (Errno, u32) {
-    match check(session, kind, flags, offset, len) {
-        Verdict::Refuse(refusal) => {
-            assert_eq!(refusal.cookie, Cookie(0x0123_4567_89ab_cdef));
+    match judge(session, kind, flags, offset, len) {
+        (Verdict::Refuse(refusal), payload) => {
+            assert_eq!(refusal.cookie.number, 0x0123_4567_89ab_cdef);
             assert!(!refusal.reason.is_empty());
-            (refusal.errno, refusal.discard_bytes)
+            (refusal.errno, payload)
         }
         verdict => panic!("not refused but {verdict:?}"),
     }
 }
 
 fn full() -> Session {
-    session(export("gold"), true, true)
+    session(export("gold"), Style::Structured, true)
 }
 
 /// An export that is changed before it is served, with everything agreed.
 fn with(change: impl FnOnce(&mut Export)) -> Session {
     let mut export = export("gold");
     change(&mut export);
-    session(export, true, true)
+    session(export, Style::Structured, true)
 }
 
 /// Offset and length of the operation's span, if it has one.
-fn span_of(op: &Op) -> Option<(u64, u32)> {
+fn span_of(op: &Op) -> Option<(u64, u64)> {
     match op {
         Op::Read { span, .. }
         | Op::Write { span, .. }
         | Op::Trim { span, .. }
+        | Op::Cache { span }
         | Op::WriteZeroes { span, .. }
         | Op::BlockStatus { span, .. } => Some((span.offset_bytes(), span.len_bytes())),
         Op::Flush => None,
@@ -67,21 +87,20 @@ fn every_command_is_served() {
     assert_eq!(served(&gold, FLUSH, 0, 0, 0), Op::Flush);
     assert!(matches!(served(&gold, TRIM, 0, 0, BLOCK), Op::Trim { fua: false, .. }));
     assert!(matches!(served(&gold, TRIM, FUA, 0, BLOCK), Op::Trim { fua: true, .. }));
-    for (flags, expected) in [
-        (0, (false, false)),
-        (FUA, (true, false)),
-        (NO_HOLE, (false, true)),
-        (FUA | NO_HOLE, (true, true)),
-    ] {
+    assert!(matches!(served(&gold, CACHE, 0, 0, BLOCK), Op::Cache { .. }));
+    for flags in 0..8 {
+        let (fua, no_hole, fast) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+        let flag = |is_set: bool, flag: u16| if is_set { flag } else { 0 };
+        let flags = flag(fua, FUA) | flag(no_hole, NO_HOLE) | flag(fast, FAST_ZERO);
         let op = served(&gold, WRITE_ZEROES, flags, 0, BLOCK);
-        let Op::WriteZeroes { fua, no_hole, .. } = op else { panic!("{op:?}") };
-        assert_eq!((fua, no_hole), expected);
+        let Op::WriteZeroes { span, .. } = op else { panic!("{op:?}") };
+        assert_eq!(op, Op::WriteZeroes { span, fua, no_hole, fast });
     }
     for (flags, expected) in [(0, false), (REQ_ONE, true)] {
         let op = served(&gold, BLOCK_STATUS, flags, 0, BLOCK);
         assert!(matches!(op, Op::BlockStatus { one_extent, .. } if one_extent == expected));
     }
-    for kind in [READ, WRITE, TRIM, WRITE_ZEROES, BLOCK_STATUS] {
+    for kind in [READ, WRITE, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] {
         let op = served(&gold, kind, 0, 4096, 1024);
         assert_eq!(span_of(&op), Some((4096, 1024)));
     }
@@ -91,7 +110,7 @@ fn every_command_is_served() {
 
 #[test]
 fn unknown_commands_are_invalid_and_have_no_payload() {
-    for kind in [CACHE, 8, 9, u16::MAX] {
+    for kind in [8, 9, u16::MAX] {
         assert_eq!(refused(&full(), kind, 0, 0, BLOCK), (Errno::Inval, 0));
     }
 }
@@ -104,7 +123,8 @@ fn flags_fit_their_command() {
         (WRITE, FUA),
         (FLUSH, FUA),
         (TRIM, FUA),
-        (WRITE_ZEROES, FUA | NO_HOLE),
+        (CACHE, FUA),
+        (WRITE_ZEROES, FUA | NO_HOLE | FAST_ZERO),
         (BLOCK_STATUS, FUA | REQ_ONE),
     ];
     for (kind, valid) in all {
@@ -119,15 +139,14 @@ fn flags_fit_their_command() {
             }
         }
     }
-    assert_eq!(refused(&gold, WRITE_ZEROES, FAST_ZERO, 0, BLOCK), (Errno::Inval, 0));
 }
 
 #[test]
 fn what_was_not_agreed_is_invalid() {
-    let simple = session(export("gold"), false, false);
+    let simple = session(export("gold"), Style::Simple, false);
     assert_eq!(refused(&simple, READ, DF, 0, BLOCK), (Errno::Inval, 0));
     assert_eq!(refused(&simple, BLOCK_STATUS, 0, 0, BLOCK), (Errno::Inval, 0));
-    let structured = session(export("gold"), true, false);
+    let structured = session(export("gold"), Style::Structured, false);
     assert_eq!(refused(&structured, BLOCK_STATUS, 0, 0, BLOCK), (Errno::Inval, 0));
     served(&structured, READ, DF, 0, BLOCK);
 
@@ -167,12 +186,13 @@ fn nothing_goes_beyond_the_end() {
         (READ, Errno::Inval),
         (WRITE, Errno::NoSpc),
         (TRIM, Errno::Inval),
+        (CACHE, Errno::Inval),
         (WRITE_ZEROES, Errno::NoSpc),
         (BLOCK_STATUS, Errno::Inval),
     ];
     for (kind, errno) in all {
         let end = SIZE - u64::from(BLOCK);
-        assert_eq!(span_of(&served(&gold, kind, 0, end, BLOCK)), Some((end, BLOCK)));
+        assert_eq!(span_of(&served(&gold, kind, 0, end, BLOCK)), Some((end, u64::from(BLOCK))));
         let last_block = u64::MAX - u64::from(BLOCK - 1);
         for offset in [end + 1, SIZE, SIZE + u64::from(BLOCK), last_block, u64::MAX] {
             let payload = if kind == WRITE { BLOCK } else { 0 };
@@ -187,13 +207,16 @@ fn nothing_goes_beyond_the_end() {
 fn empty_and_unaligned_is_invalid() {
     let gold = full();
     let fine = with(|export| export.block = BlockSizes::default());
-    for kind in [READ, WRITE, TRIM, WRITE_ZEROES, BLOCK_STATUS] {
+    for kind in [READ, WRITE, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] {
         assert_eq!(refused(&gold, kind, 0, 0, 0), (Errno::Inval, 0));
         assert_eq!(refused(&fine, kind, 0, 0, 0), (Errno::Inval, 0));
         for (offset, len) in [(1, BLOCK), (256, BLOCK), (0, BLOCK - 1), (0, BLOCK + 1), (511, 1)] {
             let payload = if kind == WRITE { len } else { 0 };
             assert_eq!(refused(&gold, kind, 0, offset, len), (Errno::Inval, payload));
-            assert_eq!(span_of(&served(&fine, kind, 0, offset, len)), Some((offset, len)));
+            assert_eq!(
+                span_of(&served(&fine, kind, 0, offset, len)),
+                Some((offset, u64::from(len)))
+            );
         }
     }
 }
@@ -201,24 +224,27 @@ fn empty_and_unaligned_is_invalid() {
 #[test]
 fn payloads_are_limited_but_not_what_has_none() {
     let gold = full();
-    for kind in [READ, WRITE, TRIM, WRITE_ZEROES, BLOCK_STATUS] {
+    for kind in [READ, WRITE, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] {
         served(&gold, kind, 0, 0, MAX);
     }
     assert_eq!(refused(&gold, READ, 0, 0, MAX + BLOCK), (Errno::Inval, 0));
     assert_eq!(refused(&gold, READ, DF, 0, MAX + BLOCK), (Errno::Overflow, 0));
     assert_eq!(refused(&gold, WRITE, 0, 0, MAX + BLOCK), (Errno::Inval, MAX + BLOCK));
-    for kind in [TRIM, WRITE_ZEROES, BLOCK_STATUS] {
+    for kind in [TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] {
         served(&gold, kind, 0, 0, SIZE as u32);
     }
 }
 
 #[test]
-fn a_write_too_long_to_throw_away_is_a_violation() {
+fn a_payload_too_long_to_throw_away_is_a_violation() {
     let gold = full();
     assert_eq!(refused(&gold, WRITE, 0, 0, MAX_DISCARD_BYTES), (Errno::Inval, MAX_DISCARD_BYTES));
     let limit_bytes = MAX_DISCARD_BYTES;
     for len_bytes in [limit_bytes + 1, u32::MAX] {
-        let expected = Verdict::Violation(Violation::WriteTooLong { len_bytes, limit_bytes });
+        let expected = Verdict::Violation(Violation::PayloadTooLong {
+            len_bytes: len_bytes.into(),
+            limit_bytes,
+        });
         assert_eq!(check(&gold, WRITE, 0, 0, len_bytes), expected);
         assert_eq!(
             check(&with(|export| export.features.read_only = true), WRITE, 0, 0, len_bytes),
@@ -229,17 +255,16 @@ fn a_write_too_long_to_throw_away_is_a_violation() {
     let generous = with(|export| export.block.max_payload_bytes = large);
     served(&generous, WRITE, 0, 0, large);
     assert_eq!(refused(&generous, WRITE, 0, SIZE, large), (Errno::NoSpc, large));
-    let len_bytes = large + BLOCK;
-    let expected = Verdict::Violation(Violation::WriteTooLong { len_bytes, limit_bytes: large });
-    assert_eq!(check(&generous, WRITE, 0, 0, len_bytes), expected);
+    let len_bytes = u64::from(large + BLOCK);
+    let expected = Verdict::Violation(Violation::PayloadTooLong { len_bytes, limit_bytes: large });
+    assert_eq!(check(&generous, WRITE, 0, 0, large + BLOCK), expected);
 }
 
 #[test]
 fn bad_magic_is_a_violation() {
     let mut header = request(READ, 0, 0, BLOCK);
     header[3] ^= 1;
-    let expected = Violation::BadMagic { found: 0x2560_9512 };
-    assert_eq!(RequestHeader::parse(&header), Err(expected));
+    let expected = Violation::BadMagic { found: 0x2560_9512, expected: 0x2560_9513 };
     let verdict = Incoming::new().next(&full(), &mut &header[..]);
     assert_eq!(verdict, Some(Verdict::Violation(expected)));
 }
@@ -254,7 +279,7 @@ fn spans_are_cut_within_themselves() {
     assert_eq!(span.part(0, 0), None);
     assert_eq!(span.part(4096, 1), None);
     assert_eq!(span.part(1, 4096), None);
-    assert_eq!(span.part(u32::MAX, 2), None);
+    assert_eq!(span.part(u64::MAX, 2), None);
 }
 
 /// A stream with a served write, a refused one, and what follows them, cut everywhere.
@@ -295,12 +320,9 @@ fn serve<'a>(session: &Session, pieces: impl IntoIterator<Item = &'a [u8]>) -> V
                 None => break,
                 Some(Verdict::Serve(command)) => {
                     payload = command.payload_bytes() as usize;
-                    cookies.push(command.cookie.0);
+                    cookies.push(command.cookie.number);
                 }
-                Some(Verdict::Refuse(refusal)) => {
-                    assert_eq!(incoming.discard_bytes(), refusal.discard_bytes);
-                    cookies.push(refusal.cookie.0);
-                }
+                Some(Verdict::Refuse(refusal)) => cookies.push(refusal.cookie.number),
                 Some(Verdict::Disconnect) => cookies.push(0),
                 Some(verdict) => panic!("{verdict:?}"),
             }
@@ -318,10 +340,12 @@ fn a_stream_is_idle_between_requests_only() {
     let header = request(WRITE, 0, 1, 4);
     assert_eq!(incoming.next(&gold, &mut &header[..5]), None);
     assert!(!incoming.is_idle());
-    assert!(matches!(incoming.next(&gold, &mut &header[5..]), Some(Verdict::Refuse(_))));
-    assert!(!incoming.is_idle());
+    assert_eq!(incoming.next(&gold, &mut &header[5..]), None);
+    assert_eq!(incoming.discard_bytes(), 4);
     assert_eq!(incoming.next(&gold, &mut &[1, 2, 3][..]), None);
+    assert!(!incoming.is_idle());
     assert_eq!(incoming.discard_bytes(), 1);
-    assert_eq!(incoming.next(&gold, &mut &[4][..]), None);
+    // Only now the client has said all of it, and can be answered.
+    assert!(matches!(incoming.next(&gold, &mut &[4][..]), Some(Verdict::Refuse(_))));
     assert!(incoming.is_idle());
 }

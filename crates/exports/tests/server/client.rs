@@ -11,18 +11,26 @@ pub(crate) const WRITE: u16 = 1;
 pub(crate) const DISC: u16 = 2;
 pub(crate) const FLUSH: u16 = 3;
 pub(crate) const TRIM: u16 = 4;
+pub(crate) const CACHE: u16 = 5;
 pub(crate) const WRITE_ZEROES: u16 = 6;
 pub(crate) const BLOCK_STATUS: u16 = 7;
 pub(crate) const FUA: u16 = 1;
+pub(crate) const NO_HOLE: u16 = 2;
 pub(crate) const REQ_ONE: u16 = 8;
+pub(crate) const FAST_ZERO: u16 = 16;
+pub(crate) const PAYLOAD_LEN: u16 = 32;
 
 pub(crate) const EIO: u32 = 5;
 pub(crate) const EINVAL: u32 = 22;
+pub(crate) const ENOTSUP: u32 = 95;
 
+pub(crate) const OPT_LIST: u32 = 3;
+pub(crate) const OPT_STARTTLS: u32 = 5;
 const OPT_GO: u32 = 7;
 const OPT_STRUCTURED_REPLY: u32 = 8;
 const OPT_SET_META_CONTEXT: u32 = 10;
-const REP_ACK: u32 = 1;
+const OPT_EXTENDED_HEADERS: u32 = 11;
+pub(crate) const REP_ACK: u32 = 1;
 
 /// Far more than anything here takes, so that a hang is a failure and not a hang of the tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,6 +69,14 @@ impl Client {
         client
     }
 
+    /// Whether nothing comes for this long.
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let silence = self.stream.read(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silence.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn close_writing(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
@@ -88,7 +104,16 @@ impl<S: Read + Write> Client<S> {
 
     /// Enters `export` with structured replies and block status.
     pub(crate) fn go_structured(&mut self, export: &str) {
-        assert_eq!(self.option(OPT_STRUCTURED_REPLY, &[]).last().unwrap().0, REP_ACK);
+        self.go_with(OPT_STRUCTURED_REPLY, export);
+    }
+
+    /// Enters `export` with extended headers and block status.
+    pub(crate) fn go_extended(&mut self, export: &str) {
+        self.go_with(OPT_EXTENDED_HEADERS, export);
+    }
+
+    fn go_with(&mut self, form: u32, export: &str) {
+        assert_eq!(self.option(form, &[]).last().unwrap().0, REP_ACK);
         let query = b"base:allocation";
         let data = [&string(export)[..], &1_u32.to_be_bytes(), &string_of(query)].concat();
         assert_eq!(self.option(OPT_SET_META_CONTEXT, &data).len(), 2);
@@ -167,6 +192,17 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// Reads a chunk with an extended header: the chunk, and the offset that it repeats.
+    pub(crate) fn extended_chunk(&mut self) -> (Chunk, u64) {
+        let head = self.read(32);
+        assert_eq!(head[..4], [0x6e, 0x8a, 0x27, 0x8c]);
+        let half = |at: usize| u16::from_be_bytes(head[at..at + 2].try_into().unwrap());
+        let whole = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().unwrap());
+        let data = self.read(usize::try_from(whole(24)).unwrap());
+        let chunk = Chunk { flags: half(4), kind: half(6), cookie: whole(8), data };
+        (chunk, whole(16))
+    }
+
     /// Reads until the server closes, and tells what came before.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -194,6 +230,19 @@ impl<S: Read + Write> Client<S> {
 pub(crate) fn request(cookie: u64, kind: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
     [
         &[0x25, 0x60, 0x95, 0x13][..],
+        &flags.to_be_bytes(),
+        &kind.to_be_bytes(),
+        &cookie.to_be_bytes(),
+        &offset.to_be_bytes(),
+        &len.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// A request with an extended header.
+pub(crate) fn extended(cookie: u64, kind: u16, flags: u16, offset: u64, len: u64) -> Vec<u8> {
+    [
+        &[0x21, 0xe4, 0x1c, 0x71][..],
         &flags.to_be_bytes(),
         &kind.to_be_bytes(),
         &cookie.to_be_bytes(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use blkmq_core::{Priority, TenantConfig};
 use blkmq_drivers::{Device, Memory};
-use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
+use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig, Tls};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
 use blkmq_runtime::{Builder, DiskConfig, Engine, Volume};
 
@@ -30,22 +30,26 @@ pub(crate) struct Folder(PathBuf);
 /// What a test wants of its server.
 pub(crate) struct Wanted {
     pub(crate) workers: u16,
+    pub(crate) size_bytes: u64,
     pub(crate) memory_bytes: usize,
     pub(crate) max_payload_bytes: u32,
     pub(crate) quota_bytes: u64,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) tls: Tls,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
         Wanted {
             workers: 2,
+            size_bytes: SIZE_BYTES,
             memory_bytes: 64 << 20,
             max_payload_bytes: 4 << 20,
             quota_bytes: 16 << 20,
             handshake_timeout: Duration::from_secs(10),
             max_connections: 16,
+            tls: Tls::Off,
         }
     }
 }
@@ -77,16 +81,17 @@ impl Server {
             name: "gold".to_owned(),
             disk,
             offset_bytes: 0,
-            size_bytes: SIZE_BYTES,
+            size_bytes: wanted.size_bytes,
             tenant: TenantConfig::default(),
             prio: Priority::default(),
             read_only: false,
         });
-        let exports = Exports::new(vec![export(wanted.max_payload_bytes)], Some("gold")).unwrap();
+        let exports = Exports::new(vec![export(wanted)], Some("gold")).unwrap();
         let places = Places::new(wanted.max_connections);
         let config = Arc::new(ServerConfig {
             handshake_timeout: wanted.handshake_timeout,
             quota_bytes: wanted.quota_bytes,
+            tls: wanted.tls.clone(),
             ..ServerConfig::new(Arc::new(exports), vec![volume], places)
         });
         let folder = Folder::new();
@@ -103,6 +108,13 @@ impl Server {
         let at = listener.address().clone();
         self.engine.as_mut().unwrap().adopt(Box::new(listener));
         at
+    }
+
+    /// Gives the volume another size.
+    pub(crate) fn resize(&self, size_bytes: u64) {
+        let volume = self.config.volumes[0];
+        self.engine.as_ref().unwrap().sizes().set(volume, size_bytes);
+        self.config.exports.resize(0, size_bytes).unwrap();
     }
 
     /// A new client of `gold`.
@@ -140,11 +152,11 @@ impl Drop for Folder {
     }
 }
 
-fn export(max_payload_bytes: u32) -> Export {
+fn export(wanted: &Wanted) -> Export {
     Export {
         name: "gold".to_owned(),
         description: String::new(),
-        size_bytes: SIZE_BYTES,
+        size_bytes: wanted.size_bytes,
         features: Features {
             read_only: false,
             flush: true,
@@ -155,6 +167,10 @@ fn export(max_payload_bytes: u32) -> Export {
             rotational: false,
             block_status: true,
         },
-        block: BlockSizes { min_bytes: 512, preferred_bytes: 4096, max_payload_bytes },
+        block: BlockSizes {
+            min_bytes: 512,
+            preferred_bytes: 4096,
+            max_payload_bytes: wanted.max_payload_bytes,
+        },
     }
 }

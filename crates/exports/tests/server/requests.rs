@@ -7,7 +7,7 @@ use std::time::Duration;
 use blkmq_drivers::Memory;
 
 use crate::client::{
-    BLOCK_STATUS, Client, DISC, EINVAL, EIO, FLUSH, FUA, READ, REQ_ONE, TRIM, WRITE_ZEROES,
+    BLOCK_STATUS, Client, DISC, EINVAL, EIO, FLUSH, FUA, READ, REQ_ONE, TRIM, WRITE, WRITE_ZEROES,
     option_bytes, pattern, request, write_request,
 };
 use crate::fixture::{SIZE_BYTES, Server, Wanted};
@@ -257,5 +257,19 @@ fn block_status_tells_what_is_allocated() {
     assert_eq!((chunk.flags, chunk.kind, chunk.cookie), (1, 1, 3));
     assert_eq!(chunk.data[..8], (1_u64 << 20).to_be_bytes());
     assert!(chunk.data[8..] == pattern(1, 64 << 10)[..512]);
+    server.stop();
+}
+
+/// A client that is still sending does not expect its answer: libnbd hangs up over it.
+#[test]
+fn a_refusal_follows_the_whole_request() {
+    let server = Server::start();
+    let mut client = server.client();
+    let (first, rest) = (vec![1; 4096], vec![1; 5 << 20]);
+    client.write(&request(1, WRITE, 0, 1, (first.len() + rest.len()) as u32));
+    client.write(&first);
+    assert!(client.is_silent_for(Duration::from_millis(100)), "answered before its payload came");
+    client.write(&rest);
+    assert_eq!(client.reply(), (1, EINVAL));
     server.stop();
 }

@@ -13,6 +13,7 @@ use blkmq_core::{GroupId, VolumeId};
 use blkmq_runtime::{Clock, DiskControl};
 
 use super::iosched;
+use super::space::Space;
 use crate::complaint::did_you_mean;
 use crate::config::{self, Config, NR_REQUESTS, SCHEDULERS, Scheduler};
 use crate::limits::{self, LimitsSpec};
@@ -30,6 +31,7 @@ pub(super) struct Board {
     pub(super) disks: Vec<Disk>,
     pub(super) volumes: Vec<Volume>,
     groups: Vec<Group>,
+    space: Space,
     workers: u16,
     pub(super) clock: Clock,
     patience: Arc<Patience>,
@@ -73,6 +75,7 @@ enum Key {
     HwQueues(usize),
     IoTimeout(usize),
     Attribute(usize, &'static str),
+    Size(usize),
     Weight(usize),
     VolumeLimit(usize, &'static str),
     GroupLimit(usize, &'static str),
@@ -83,6 +86,7 @@ impl Board {
     pub(super) fn new(
         config: &Config,
         controls: &[Arc<dyn DiskControl>],
+        space: Space,
         clock: Clock,
         patience: Arc<Patience>,
     ) -> Board {
@@ -114,6 +118,7 @@ impl Board {
             disks: config.disks.iter().zip(controls).map(disk).collect(),
             volumes: config.volumes.iter().enumerate().map(volume).collect(),
             groups: config.groups.iter().enumerate().map(group).collect(),
+            space,
             workers: nr_workers(config),
             clock,
             patience,
@@ -179,6 +184,7 @@ impl Board {
             Key::Attribute(disk, attribute) => {
                 iosched::set(self.disks[disk].control.as_ref(), name, attribute, value)?;
             }
+            Key::Size(volume) => self.space.resize(volume, value)?,
             Key::Weight(volume) => {
                 let weight = number(name, value, 1..=1000)?;
                 let volume = &self.volumes[volume];
@@ -303,6 +309,7 @@ impl Board {
             let name = format!("volume.{}", volume.name);
             let disk = Key::Fixed(self.disks[volume.disk].name.clone());
             keys.push((format!("{name}.disk"), disk));
+            keys.push((format!("{name}.size"), Key::Size(index)));
             keys.push((format!("{name}.weight"), Key::Weight(index)));
             let limit = |key| (format!("{name}.limits.{key}"), Key::VolumeLimit(index, key));
             keys.extend(limits::KEYS.map(limit));
@@ -331,6 +338,7 @@ impl Board {
                 let value = attributes.into_iter().find(|(known, _)| known == name);
                 value.map(|(_, value)| value).unwrap_or_default()
             }
+            Key::Size(volume) => render_size(self.space.size_bytes(*volume)),
             Key::Weight(volume) => {
                 let volume = &self.volumes[*volume];
                 control(volume.disk).weight(volume.on_disk).to_string()

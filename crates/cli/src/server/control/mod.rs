@@ -8,6 +8,7 @@ mod board;
 mod dump;
 mod iosched;
 mod serve;
+mod space;
 mod status;
 
 use std::fs::DirBuilder;
@@ -23,10 +24,12 @@ use blkmq_exports::{UnixSocket, UnixSocketError};
 use blkmq_runtime::Engine;
 use tracing::warn;
 
+use super::build::Served;
 use super::watchdog::Patience;
 use crate::config::Config;
 use crate::wire::{Answer, Failure};
 use board::Board;
+use space::Space;
 
 pub(super) use dump::files as dump_files;
 pub(crate) use dump::{short, text as dump_text};
@@ -72,9 +75,13 @@ impl Bound {
         self,
         config: &Config,
         engine: &Engine,
+        served: &Served,
         patience: Arc<Patience>,
     ) -> io::Result<Control> {
-        let board = Arc::new(Board::new(config, engine.controls(), engine.clock(), patience));
+        let exports = served.exports.clone();
+        let space = Space::new(config, &served.block_bytes, engine.sizes(), exports);
+        let board =
+            Arc::new(Board::new(config, engine.controls(), space, engine.clock(), patience));
         let listener = UnixListener::from(self.0.socket().try_clone()?);
         listener.set_nonblocking(false)?;
         let is_stopping = Arc::new(AtomicBool::new(false));

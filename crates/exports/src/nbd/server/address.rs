@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::nbd::TlsPolicy;
+
 /// Where a server listens. Written `unix:/run/blkmq/nbd.sock` or `tcp:127.0.0.1:10809`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
@@ -26,18 +28,18 @@ pub enum ListenAddress {
 pub struct AddressError(String);
 
 impl ListenAddress {
-    /// The NBD URI by which a client finds `export` here.
-    pub fn uri(&self, export: &str) -> String {
-        let mut uri = String::new();
+    /// The NBD URI by which a client finds `export` here; by TLS, if that is required.
+    pub fn uri(&self, export: &str, tls: TlsPolicy) -> String {
+        let mut uri = String::from(if tls == TlsPolicy::Required { "nbds" } else { "nbd" });
         match self {
             ListenAddress::Unix(path) => {
-                uri.push_str("nbd+unix:///");
+                uri.push_str("+unix:///");
                 encode(&mut uri, export.as_bytes());
                 uri.push_str("?socket=");
                 encode(&mut uri, path.as_os_str().as_bytes());
             }
             ListenAddress::Tcp(address) => {
-                write!(uri, "nbd://{address}/").expect("a string takes whatever is written");
+                write!(uri, "://{address}/").expect("a string takes whatever is written");
                 encode(&mut uri, export.as_bytes());
             }
         }
@@ -98,12 +100,22 @@ mod tests {
 
     #[test]
     fn uris_are_encoded() {
+        let plain = |address: &ListenAddress, export| address.uri(export, TlsPolicy::Optional);
         let unix: ListenAddress = "unix:/run/a b&c.sock".parse().unwrap();
-        assert_eq!(unix.uri("gold"), "nbd+unix:///gold?socket=/run/a%20b%26c.sock");
+        assert_eq!(plain(&unix, "gold"), "nbd+unix:///gold?socket=/run/a%20b%26c.sock");
         let tcp: ListenAddress = "tcp:127.0.0.1:10809".parse().unwrap();
-        assert_eq!(tcp.uri("gold"), "nbd://127.0.0.1:10809/gold");
-        assert_eq!(tcp.uri("ä?"), "nbd://127.0.0.1:10809/%C3%A4%3F");
+        assert_eq!(plain(&tcp, "gold"), "nbd://127.0.0.1:10809/gold");
+        assert_eq!(plain(&tcp, "ä?"), "nbd://127.0.0.1:10809/%C3%A4%3F");
         let six: ListenAddress = "tcp:[::1]:10809".parse().unwrap();
-        assert_eq!(six.uri("gold"), "nbd://[::1]:10809/gold");
+        assert_eq!(plain(&six, "gold"), "nbd://[::1]:10809/gold");
+    }
+
+    #[test]
+    fn uris_tell_of_tls_that_is_required() {
+        let unix: ListenAddress = "unix:/run/nbd.sock".parse().unwrap();
+        let uri = unix.uri("gold", TlsPolicy::Required);
+        assert_eq!(uri, "nbds+unix:///gold?socket=/run/nbd.sock");
+        let tcp: ListenAddress = "tcp:127.0.0.1:10809".parse().unwrap();
+        assert_eq!(tcp.uri("gold", TlsPolicy::Required), "nbds://127.0.0.1:10809/gold");
     }
 }

@@ -14,11 +14,11 @@ pub(super) const EXTENTS_MAX: usize = 256;
 /// what holds any data counts as data.
 pub(super) fn allocation(
     extents: &[Extent],
-    span_bytes: u32,
+    span_bytes: u64,
     min_bytes: u32,
     one: bool,
-) -> Vec<[u8; 8]> {
-    let (span_bytes, min_bytes) = (u64::from(span_bytes), u64::from(min_bytes));
+) -> Vec<AllocationExtent> {
+    let min_bytes = u64::from(min_bytes);
     let mut told = Told::default();
     let mut at = 0;
     for extent in extents {
@@ -37,7 +37,7 @@ pub(super) fn allocation(
     if one {
         told.extents.truncate(1);
     }
-    told.extents.iter().map(|extent| extent.to_wire()).collect()
+    told.extents
 }
 
 /// What was said so far.
@@ -54,8 +54,6 @@ impl Told {
             return;
         };
         self.end_bytes = end_bytes;
-        // It fits, and so do all together: a span is that long at most.
-        let len_bytes = len_bytes as u32;
         let (hole, zero) = (kind == ExtentKind::Hole, kind != ExtentKind::Data);
         match self.extents.last_mut() {
             Some(last) if (last.hole, last.zero) == (hole, zero) => last.len_bytes += len_bytes,
@@ -69,14 +67,15 @@ mod tests {
     use super::*;
     use ExtentKind::{Data, Hole, Zero};
 
-    fn told(extents: &[(u64, ExtentKind)], span: u32, min: u32, one: bool) -> Vec<(u32, u32)> {
+    fn told(extents: &[(u64, ExtentKind)], span: u64, min: u32, one: bool) -> Vec<(u64, u32)> {
         let extents: Vec<Extent> = extents
             .iter()
             .map(|(len_bytes, kind)| Extent { len_bytes: *len_bytes, kind: *kind })
             .collect();
-        let field = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        let flags =
+            |extent: &AllocationExtent| u32::from(extent.hole) | u32::from(extent.zero) << 1;
         let told = allocation(&extents, span, min, one);
-        told.iter().map(|extent| (field(&extent[..4]), field(&extent[4..]))).collect()
+        told.iter().map(|extent| (extent.len_bytes, flags(extent))).collect()
     }
 
     #[test]
@@ -97,6 +96,6 @@ mod tests {
     fn the_answer_is_never_empty_nor_beyond_the_span() {
         assert_eq!(told(&[], 8192, 4096, false), [(8192, 0)]);
         assert_eq!(told(&[(512, Hole)], 8192, 4096, true), [(4096, 0)]);
-        assert_eq!(told(&[(1 << 40, Hole)], !511, 512, false), [(!511, 3)]);
+        assert_eq!(told(&[(1 << 40, Hole)], 1 << 39, 512, false), [(1 << 39, 3)]);
     }
 }

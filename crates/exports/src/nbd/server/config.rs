@@ -7,14 +7,16 @@ use std::time::Duration;
 use blkmq_core::SECTOR_SIZE_BYTES;
 use blkmq_runtime::{BUFFER_MAX_BYTES, VolumeId};
 
+use super::published::Published;
+use super::tls::Tls;
 use crate::nbd::Exports;
 
-/// What all connections of a server share. Unchanging: a new configuration is for new listeners.
+/// What all connections of a server share. Unchanging, but for what is published.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// What clients can ask for. No smallest block may be under 512 bytes, and no largest payload
     /// over [`BUFFER_MAX_BYTES`] or what the engine's memory suffices for.
-    pub exports: Arc<Exports>,
+    pub exports: Published,
     /// The volume behind each of the exports, in their order.
     pub volumes: Vec<VolumeId>,
     /// How long a handshake may take, and a request from its first byte to its last. A client may
@@ -26,6 +28,8 @@ pub struct ServerConfig {
     pub quota_bytes: u64,
     /// How many clients there may be.
     pub places: Places,
+    /// Whether they may, or must, encrypt their connections.
+    pub tls: Tls,
 }
 
 /// How many clients a server takes, over all its listeners and their successors: clones count
@@ -50,20 +54,22 @@ pub(super) struct Place {
 }
 
 impl ServerConfig {
-    /// What is customary: 10 seconds for a handshake, 64 MiB a connection.
+    /// What is customary: 10 seconds for a handshake, 64 MiB a connection, no TLS.
     pub fn new(exports: Arc<Exports>, volumes: Vec<VolumeId>, places: Places) -> Self {
         ServerConfig {
-            exports,
+            exports: Published::new(exports),
             volumes,
             handshake_timeout: Duration::from_secs(10),
             quota_bytes: 64 << 20,
             places,
+            tls: Tls::Off,
         }
     }
 
     /// Holds the parts to each other.
     pub(super) fn assert_sound(&self) {
-        let exports = self.exports.list();
+        let exports = self.exports.current();
+        let exports = exports.list();
         assert_eq!(exports.len(), self.volumes.len(), "every export has its volume");
         for export in exports {
             let (name, block) = (&export.name, &export.block);

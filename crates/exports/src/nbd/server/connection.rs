@@ -1,9 +1,8 @@
 //! One client, from its greeting to its leave.
 
 use std::fmt;
-use std::io::IoSliceMut;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +13,9 @@ use tracing::{debug, info};
 use super::config::{Place, ServerConfig};
 use super::outbox::Outbox;
 use super::requests::{Flow, Requests};
-use super::socket;
 use super::timer::Timer;
-use crate::nbd::{Closed, Handshake, Outcome};
+use super::transport::{Failure, Received, Transport};
+use crate::nbd::{Closed, Exports, Handshake, Outcome};
 
 /// How long a client may take to notice that the server has ended the connection: to close it over
 /// TCP, where closing first could destroy the last replies, or to end its handshake when the server
@@ -25,9 +24,11 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// A client.
 pub(super) struct Connection {
-    socket: OwnedFd,
+    transport: Transport,
     peer: Peer,
     config: Arc<ServerConfig>,
+    /// What the client can ask for, as it was when it came.
+    exports: Arc<Exports>,
     stage: Stage,
     end: End,
     outbox: Outbox,
@@ -52,7 +53,11 @@ pub(super) enum Peer {
 
 /// How far a client has come.
 enum Stage {
-    Handshake(Handshake),
+    Handshake {
+        handshake: Handshake,
+        /// TLS follows, once the client has been told so.
+        tls_is_due: bool,
+    },
     Transmission(Box<Requests>),
 }
 
@@ -85,15 +90,18 @@ impl Connection {
         place: Place,
     ) -> Self {
         let mut greeting = Vec::new();
-        let handshake = Handshake::new(Arc::clone(&config.exports), &mut greeting);
+        let exports = config.exports.current();
+        let tls = config.tls.policy();
+        let handshake = Handshake::with_tls(Arc::clone(&exports), tls, &mut greeting);
         let mut outbox = Outbox::default();
         outbox.push_bytes(&greeting);
         debug!(%peer, "client connected");
         Connection {
-            socket,
+            transport: Transport::plain(socket),
             peer,
             config,
-            stage: Stage::Handshake(handshake),
+            exports,
+            stage: Stage::Handshake { handshake, tls_is_due: false },
             end: End::No,
             outbox,
             kept: Kept::default(),
@@ -107,7 +115,7 @@ impl Connection {
 
 impl Service for Connection {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.transport.socket()
     }
 
     fn interest(&self) -> Interest {
@@ -116,7 +124,8 @@ impl Service for Connection {
             End::Leaving | End::Gone => false,
             End::Parting => true,
         };
-        Interest { readable, writable: !self.outbox.is_empty() }
+        let is_waiting = !self.outbox.is_empty() || self.transport.wants_write();
+        Interest { readable, writable: self.end != End::Gone && is_waiting }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest) {
@@ -162,7 +171,7 @@ impl Service for Connection {
         if self.end == End::No {
             let timeout = self.config.handshake_timeout;
             let what = match self.stage {
-                Stage::Handshake(_) => "the handshake did not end in time",
+                Stage::Handshake { .. } => "the handshake did not end in time",
                 Stage::Transmission(_) => "a request did not arrive in time",
             };
             info!(peer = %self.peer, ?timeout, "{what}");
@@ -175,7 +184,7 @@ impl Service for Connection {
             return;
         }
         match &mut self.stage {
-            Stage::Handshake(handshake) => {
+            Stage::Handshake { handshake, .. } => {
                 handshake.stop();
                 self.timer.hasten(cx, cx.now() + PARTING);
             }
@@ -191,7 +200,7 @@ impl Service for Connection {
 impl Connection {
     fn in_flight(&self) -> usize {
         match &self.stage {
-            Stage::Handshake(_) => 0,
+            Stage::Handshake { .. } => 0,
             Stage::Transmission(requests) => requests.in_flight(),
         }
     }
@@ -199,47 +208,74 @@ impl Connection {
     /// Reads once, and takes what came.
     fn receive(&mut self, cx: &mut Cx<'_>) {
         let mut scratch = cx.scratch();
-        match self.read(&mut scratch) {
-            Ok(None) => {}
-            Ok(Some((0, _))) => self.hung_up(),
-            Ok(Some((_, len))) if self.end == End::No => {
-                let left = self.take(cx, &scratch[..len]);
-                self.kept.keep(&scratch[len - left..len]);
-            }
-            // Whoever is asked to close may have sent more before. It was not accepted.
-            Ok(Some(_)) => {}
-            Err(error) => {
-                debug!(peer = %self.peer, %error, "connection failed");
-                self.go();
-            }
-        }
+        let received = self.read(&mut scratch);
+        self.came(cx, &scratch, received);
         cx.put_scratch(scratch);
     }
 
-    /// Reads a payload's rest to where it belongs, and what follows it into `scratch`. How much
-    /// that was in all, and how much in `scratch`.
-    fn read(&mut self, scratch: &mut [u8]) -> rustix::io::Result<Option<(usize, usize)>> {
-        let Stage::Transmission(requests) = &mut self.stage else {
-            let mut slices = [IoSliceMut::new(scratch)];
-            let received = socket::receive(self.socket.as_fd(), &mut slices)?;
-            return Ok(received.map(|len| (len, len)));
+    /// Reads a plain payload's rest to where it belongs, and all else into the front of `scratch`,
+    /// where so much is then.
+    fn read(&mut self, scratch: &mut [u8]) -> Result<Received, Failure> {
+        let rest = match &mut self.stage {
+            Stage::Transmission(requests) if self.transport.is_plain() => requests.payload_rest(),
+            _ => {
+                let most = scratch.len();
+                return self.transport.receive(scratch, most);
+            }
         };
-        let rest = requests.payload_rest();
         // A long payload takes several rounds, so that others have their turn.
         let (payload_len, beyond) = match rest.len() {
             len if len > scratch.len() => (scratch.len(), &mut [][..]),
             len => (len, scratch),
         };
-        let mut slices = [IoSliceMut::new(&mut rest[..payload_len]), IoSliceMut::new(beyond)];
-        let Some(len) = socket::receive(self.socket.as_fd(), &mut slices)? else {
-            return Ok(None);
-        };
-        requests.payload_came(len.min(payload_len));
-        Ok(Some((len, len.saturating_sub(payload_len))))
+        let Received { len, is_end } =
+            self.transport.receive_plain(&mut rest[..payload_len], beyond)?;
+        if let Stage::Transmission(requests) = &mut self.stage {
+            requests.payload_came(len.min(payload_len));
+        }
+        Ok(Received { len: len.saturating_sub(payload_len), is_end })
+    }
+
+    /// Takes what was read into the front of `scratch`.
+    fn came(&mut self, cx: &mut Cx<'_>, scratch: &[u8], received: Result<Received, Failure>) {
+        match received {
+            Ok(Received { len, is_end }) => {
+                // Whoever is asked to close may have sent more before. It was not accepted.
+                if self.end == End::No {
+                    let left = self.take(cx, &scratch[..len]);
+                    self.kept.keep(&scratch[len - left..len]);
+                }
+                if is_end && self.end != End::Leaving {
+                    self.hung_up();
+                }
+            }
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    /// Begins TLS, if the client knows of it by now. Whether that has led anywhere.
+    fn start_tls(&mut self, cx: &mut Cx<'_>) -> bool {
+        if !self.outbox.is_empty() {
+            return false;
+        }
+        let identity = self.config.tls.identity().expect("it is offered with an identity only");
+        let kept = std::mem::take(&mut self.kept);
+        let mut scratch = cx.scratch();
+        let received = self.transport.start_tls(identity, &kept.bytes[kept.at..], &mut scratch);
+        if let Stage::Handshake { tls_is_due, .. } = &mut self.stage {
+            *tls_is_due = false;
+        }
+        self.is_stalled = false;
+        self.came(cx, &scratch, received);
+        cx.put_scratch(scratch);
+        true
     }
 
     /// Tries again what found no room. Whether that has led anywhere.
     fn resume(&mut self, cx: &mut Cx<'_>) -> bool {
+        if matches!(self.stage, Stage::Handshake { tls_is_due: true, .. }) {
+            return self.start_tls(cx);
+        }
         // Taken out, so that it can be read while the connection changes.
         let mut kept = std::mem::take(&mut self.kept);
         let before = kept.bytes.len() - kept.at;
@@ -256,7 +292,7 @@ impl Connection {
 
     /// Takes what it can of `input`. How much is left.
     fn take(&mut self, cx: &mut Cx<'_>, mut input: &[u8]) -> usize {
-        if let Stage::Handshake(_) = &self.stage {
+        if let Stage::Handshake { .. } = &self.stage {
             self.shake_hands(&mut input);
         }
         if self.end == End::No
@@ -278,7 +314,7 @@ impl Connection {
 
     /// Handshakes until an answer has to be sent first, or requests follow.
     fn shake_hands(&mut self, input: &mut &[u8]) {
-        let Stage::Handshake(handshake) = &mut self.stage else { return };
+        let Stage::Handshake { handshake, tls_is_due } = &mut self.stage else { return };
         self.is_stalled = !self.outbox.is_empty();
         if self.is_stalled {
             return;
@@ -292,9 +328,10 @@ impl Connection {
         }
         match outcome {
             None => {}
+            Some(Outcome::StartTls) => *tls_is_due = true,
             Some(Outcome::Transmission(session)) => {
                 let index = session.export_index();
-                let export = &self.config.exports.list()[index];
+                let export = &self.exports.list()[index];
                 debug!(peer = %self.peer, export = export.name, "client entered an export");
                 self.timer.clear();
                 self.stage = Stage::Transmission(Box::new(Requests::new(
@@ -307,7 +344,7 @@ impl Connection {
             Some(Outcome::Closed(closed)) => {
                 match closed {
                     Closed::Aborted => debug!(peer = %self.peer, "client ended the handshake"),
-                    Closed::UnknownExport(_) | Closed::Stopping => {
+                    Closed::UnknownExport(_) | Closed::TlsRequired | Closed::Stopping => {
                         info!(peer = %self.peer, reason = %closed, "handshake failed");
                     }
                     _ => info!(peer = %self.peer, reason = %closed, "client broke the protocol"),
@@ -332,9 +369,27 @@ impl Connection {
         if self.end == End::Gone {
             return;
         }
-        if let Err(error) = self.outbox.send(self.socket.as_fd()) {
-            debug!(peer = %self.peer, %error, "connection failed");
-            self.go();
+        let sent = if self.outbox.is_empty() {
+            self.transport.flush().map(drop)
+        } else {
+            self.outbox.send(&mut self.transport)
+        };
+        if let Err(failure) = sent {
+            self.failed(&failure);
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        match failure {
+            // The client is told why, and closes.
+            Failure::Tls(error) if self.end == End::No => {
+                info!(peer = %self.peer, %error, "TLS failed");
+                self.leave();
+            }
+            failure => {
+                debug!(peer = %self.peer, error = %failure, "connection failed");
+                self.go();
+            }
         }
     }
 
@@ -358,13 +413,19 @@ impl Connection {
         if self.end != End::Leaving || self.in_flight() > 0 || !self.outbox.is_empty() {
             return;
         }
+        self.transport.say_end();
+        match self.transport.flush() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(failure) => return self.failed(&failure),
+        }
         match self.peer {
             // What was sent is in the client's hands already.
             Peer::Unix(_) => self.go(),
             Peer::Tcp(_) => {
                 self.end = End::Parting;
                 self.timer.set(cx, cx.now() + PARTING);
-                if shutdown(&self.socket, Shutdown::Write).is_err() {
+                if shutdown(self.transport.socket(), Shutdown::Write).is_err() {
                     self.go();
                 }
             }
@@ -377,8 +438,10 @@ impl Connection {
         self.drop_input();
         self.outbox.clear();
         self.timer.clear();
-        // It fails if the client was faster.
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        // Either fails if the client was faster.
+        self.transport.say_end();
+        let _ = self.transport.flush();
+        let _ = shutdown(self.transport.socket(), Shutdown::Both);
         debug!(peer = %self.peer, "client disconnected");
     }
 

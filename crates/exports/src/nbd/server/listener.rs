@@ -68,7 +68,7 @@ impl Listener {
 
     /// The NBD URI by which a client finds `export` here.
     pub fn uri(&self, export: &str) -> String {
-        self.bound.address.uri(export)
+        self.bound.address.uri(export, self.config.tls.policy())
     }
 
     /// Takes in one client. `None` if no more wait.

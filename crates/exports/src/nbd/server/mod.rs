@@ -9,6 +9,10 @@
 //! worker's memory is short, it stops reading, so that the client's own socket holds the client
 //! back. What it had read by then it keeps, at most one of the worker's receive buffers full.
 //!
+//! A client that asks for TLS gets it from [`ServerConfig::tls`], on its worker's thread like all
+//! else: records are opened into the worker's receive buffer, and what is sealed and not sent is
+//! bounded.
+//!
 //! A client that goes, dies or breaks the protocol is disconnected at once; what it had in flight
 //! is awaited and dropped. One that takes its leave in good order gets its last replies first.
 
@@ -19,13 +23,18 @@ mod config;
 mod connection;
 mod listener;
 mod outbox;
+mod published;
 mod requests;
 mod slots;
 mod socket;
 mod timer;
+mod tls;
+mod transport;
 
 pub use address::{AddressError, ListenAddress};
 pub use bind::BindError;
 pub use config::{Places, ServerConfig};
 pub use listener::Listener;
+pub use published::Published;
 pub use requests::REQUESTS_MAX;
+pub use tls::{Identity, IdentityError, IdentityFile, IdentityFiles, Tls};

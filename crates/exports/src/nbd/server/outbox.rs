@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::os::fd::BorrowedFd;
 
 use blkmq_runtime::Buffer;
 
-use super::socket;
+use super::transport::{Failure, Transport};
 use crate::nbd::{Reply, ReplyHead};
 
 /// The most pieces that go to the kernel at a time; half of them are data.
@@ -80,22 +79,22 @@ impl Outbox {
         self.pieces.push_back(Piece::Data { buffer, sent: 0 });
     }
 
-    /// Sends what the socket takes, up to a bound.
+    /// Sends what the transport takes, up to a bound.
     ///
     /// # Errors
     ///
-    /// Those of the socket, which is of no use then.
-    pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    /// Those of the transport, which is of no use then.
+    pub(super) fn send(&mut self, transport: &mut Transport) -> Result<(), Failure> {
         let mut batch_bytes = 0;
         while !self.pieces.is_empty() && batch_bytes < BATCH_BYTES {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, offered) = self.gather(&mut slices);
-            let Some(sent) = socket::send(socket, &slices[..count])? else { return Ok(()) };
-            self.advance(sent);
-            if sent < offered {
+            let sent = transport.send(&slices[..count], offered)?;
+            self.advance(sent.len);
+            if sent.is_full {
                 return Ok(());
             }
-            batch_bytes += sent;
+            batch_bytes += sent.len;
         }
         Ok(())
     }

@@ -5,11 +5,15 @@ use blkmq_runtime::{Buffer, Cx, Io, IoDone, VolumeId};
 
 use super::allocation::{EXTENTS_MAX, allocation};
 use super::outbox::Outbox;
-use super::slots::{Slot, Slots, Then};
+use super::slots::{Rest, Slot, Slots, Then};
 use crate::nbd::{Command, Cookie, Errno, Incoming, Op, Session, Span, Verdict, Violation};
 
 /// The most requests of one connection that are in flight, or whose replies are not sent yet.
 pub const REQUESTS_MAX: usize = 128;
+
+/// The most of a volume that one request to its disk covers: the layer counts sectors in 32 bits.
+/// What is longer is asked for piece by piece.
+const PIECE_MAX_BYTES: u64 = 1 << 40;
 
 /// The requests of a connection in transmission.
 #[derive(Debug)]
@@ -144,16 +148,15 @@ impl Requests {
 
     /// A request has ended. It is answered in `outbox`, if the client still wants to know.
     pub(super) fn end(&mut self, cx: &mut Cx<'_>, done: IoDone, outbox: Option<&mut Outbox>) {
-        let slot = self.slots.get_mut(done.mark);
-        if let (Then::Flush, Status::Ok) = (slot.then, done.status) {
-            slot.then = Then::Done;
-            self.submit(cx, done.mark, VolumeOp::Flush, None, Flags::empty(), None);
+        if done.status.is_ok() && self.go_on(cx, done.mark) {
             return;
         }
         let slot = self.slots.remove(done.mark);
-        self.in_flight_bytes -= u64::from(slot.bytes);
+        self.in_flight_bytes -= slot.bytes;
         let Some(outbox) = outbox else { return };
         if let Some(errno) = Errno::from_status(done.status) {
+            let is_slow = matches!((slot.then, done.status), (Then::Fast, Status::NotSupp));
+            let errno = if is_slow { Errno::NotSup } else { errno };
             let message = message_of(done.status);
             outbox.push_reply(&self.session.failed(slot.cookie, errno, message));
         } else if let Then::Data(span) = slot.then {
@@ -162,6 +165,24 @@ impl Requests {
         } else {
             outbox.push_head(&self.session.done(slot.cookie));
         }
+    }
+
+    /// Goes on with a request that has succeeded so far. Whether there was more to do.
+    fn go_on(&mut self, cx: &mut Cx<'_>, mark: u64) -> bool {
+        let slot = self.slots.get_mut(mark);
+        if let Some(rest) = slot.rest.take() {
+            let Rest { op, flags, span } = *rest;
+            let (piece, rest) = cut(span);
+            slot.rest = rest.map(|span| Box::new(Rest { op, flags, span }));
+            self.submit(cx, mark, op, Some(piece), flags, None);
+            return true;
+        }
+        if let Then::Flush = slot.then {
+            slot.then = Then::Done;
+            self.submit(cx, mark, VolumeOp::Flush, None, Flags::empty(), None);
+            return true;
+        }
+        false
     }
 
     /// Puts the front of `input` where a payload is missing. Whether none is missing any more.
@@ -178,7 +199,7 @@ impl Requests {
         if let Some(Payload { cookie, span, fua, buffer, .. }) = self.payload.take() {
             self.took_whole = true;
             let bytes = span.len_bytes();
-            let mark = self.slots.insert(Slot { cookie, then: Then::Done, bytes });
+            let mark = self.slots.insert(Slot { cookie, then: Then::Done, bytes, rest: None });
             let flags = if fua { Flags::FUA } else { Flags::empty() };
             self.submit(cx, mark, VolumeOp::Write, Some(span), flags, Some(buffer));
         }
@@ -196,8 +217,8 @@ impl Requests {
         match command.op {
             Op::Read { span, .. } => {
                 let buffer = self.buffer(cx, span, outbox)?;
-                let bytes = span.len_bytes();
-                let mark = self.slots.insert(Slot { cookie, then: Then::Data(span), bytes });
+                let (then, bytes) = (Then::Data(span), span.len_bytes());
+                let mark = self.slots.insert(Slot { cookie, then, bytes, rest: None });
                 self.submit(cx, mark, VolumeOp::Read, Some(span), Flags::empty(), Some(buffer));
             }
             Op::Write { span, fua } => {
@@ -206,18 +227,27 @@ impl Requests {
                 // It is whole only when its payload has come.
                 return Ok(());
             }
-            Op::Flush => self.begin_bare(cx, cookie, VolumeOp::Flush, None, Flags::empty()),
+            Op::Flush => {
+                let mark =
+                    self.slots.insert(Slot { cookie, then: Then::Done, bytes: 0, rest: None });
+                self.submit(cx, mark, VolumeOp::Flush, None, Flags::empty(), None);
+            }
             Op::Trim { span, fua } => {
                 // The layer has no FUA for a discard.
                 let then = if fua { Then::Flush } else { Then::Done };
-                let mark = self.slots.insert(Slot { cookie, then, bytes: 0 });
-                self.submit(cx, mark, VolumeOp::Discard, Some(span), Flags::empty(), None);
+                self.begin_bare(cx, cookie, then, VolumeOp::Discard, span, Flags::empty());
             }
-            Op::WriteZeroes { span, fua, no_hole } => {
+            Op::Cache { span } => {
+                cx.prefetch(self.volume, span.offset_bytes(), span.len_bytes());
+                outbox.push_head(&self.session.done(cookie));
+            }
+            Op::WriteZeroes { span, fua, no_hole, fast } => {
                 let mut flags = Flags::empty();
                 flags.set(Flags::FUA, fua);
                 flags.set(Flags::NOUNMAP, no_hole);
-                self.begin_bare(cx, cookie, VolumeOp::WriteZeroes, Some(span), flags);
+                flags.set(Flags::NOFALLBACK, fast);
+                let then = if fast { Then::Fast } else { Then::Done };
+                self.begin_bare(cx, cookie, then, VolumeOp::WriteZeroes, span, flags);
             }
             Op::BlockStatus { span, one_extent } => {
                 self.block_status(cx, cookie, span, one_extent, outbox);
@@ -227,27 +257,31 @@ impl Requests {
         Ok(())
     }
 
-    /// Begins what brings no data along and takes none.
+    /// Begins what changes a part of the volume and brings no data along.
     fn begin_bare(
         &mut self,
         cx: &mut Cx<'_>,
         cookie: Cookie,
+        then: Then,
         op: VolumeOp,
-        span: Option<Span>,
+        span: Span,
         flags: Flags,
     ) {
-        let mark = self.slots.insert(Slot { cookie, then: Then::Done, bytes: 0 });
-        self.submit(cx, mark, op, span, flags, None);
+        let (piece, rest) = cut(span);
+        let rest = rest.map(|span| Box::new(Rest { op, flags, span }));
+        let mark = self.slots.insert(Slot { cookie, then, bytes: 0, rest });
+        self.submit(cx, mark, op, Some(piece), flags, None);
     }
 
     /// Memory for the data of `span`. A connection that holds nothing gets it beyond its quota too.
     fn buffer(&mut self, cx: &mut Cx<'_>, span: Span, outbox: &Outbox) -> Result<Buffer, NoRoom> {
-        let bytes = u64::from(span.len_bytes());
+        let bytes = span.len_bytes();
         let held_bytes = self.in_flight_bytes + outbox.data_bytes();
         if held_bytes > 0 && held_bytes + bytes > self.quota_bytes {
             return Err(NoRoom);
         }
-        let buffer = cx.buffer(span.len_bytes() as usize).ok_or(NoRoom)?;
+        // It fits: whoever asks for memory keeps to the largest payload.
+        let buffer = cx.buffer(bytes as usize).ok_or(NoRoom)?;
         self.in_flight_bytes += bytes;
         Ok(buffer)
     }
@@ -262,7 +296,7 @@ impl Requests {
         buffer: Option<Buffer>,
     ) {
         let offset_bytes = span.map_or(0, |span| span.offset_bytes());
-        let len_bytes = span.map_or(0, |span| u64::from(span.len_bytes()));
+        let len_bytes = span.map_or(0, |span| span.len_bytes());
         let io = Io { op, flags, prio: None, offset_bytes, len_bytes, buffer, mark };
         cx.submit(self.volume, io);
     }
@@ -275,14 +309,14 @@ impl Requests {
         one: bool,
         outbox: &mut Outbox,
     ) {
-        let len_bytes = u64::from(span.len_bytes());
+        let len_bytes = span.len_bytes();
         let max = if one { 1 } else { EXTENTS_MAX };
         match cx.extents(self.volume, span.offset_bytes(), len_bytes, max) {
             Ok(extents) => {
                 let replies =
                     self.session.structured().expect("block status is served to those who agreed");
-                let told = allocation(&extents, span.len_bytes(), self.min_block_bytes, one);
-                outbox.push_reply(&replies.block_status(cookie, &told, true));
+                let told = allocation(&extents, len_bytes, self.min_block_bytes, one);
+                outbox.push_reply(&replies.block_status(cookie, &told, true, &mut Vec::new()));
             }
             Err(error) => {
                 let status = error.raw_os_error().map_or(Status::IoErr, Status::from_errno);
@@ -292,6 +326,13 @@ impl Requests {
             }
         }
     }
+}
+
+/// What of `span` is asked for at a time, and what is left of it then.
+fn cut(span: Span) -> (Span, Option<Span>) {
+    let first_bytes = span.len_bytes().min(PIECE_MAX_BYTES);
+    let first = span.part(0, first_bytes).expect("a span is not empty");
+    (first, span.part(first_bytes, span.len_bytes() - first_bytes))
 }
 
 /// What a client is told, beside the number.

@@ -1,16 +1,28 @@
 //! The requests of one connection that are in flight.
 
+use blkmq_core::{Flags, Op};
+
 use crate::nbd::{Cookie, Span};
 
 /// A request in flight.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slot {
     /// The client's mark.
     pub(super) cookie: Cookie,
     /// What follows on its success.
     pub(super) then: Then,
     /// The memory it holds.
-    pub(super) bytes: u32,
+    pub(super) bytes: u64,
+    /// What is asked of the device once this much has succeeded.
+    pub(super) rest: Option<Box<Rest>>,
+}
+
+/// The part of a request that goes beyond what the device is asked at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    pub(super) op: Op,
+    pub(super) flags: Flags,
+    pub(super) span: Span,
 }
 
 /// What follows on a request's success.
@@ -22,6 +34,8 @@ pub(super) enum Then {
     Done,
     /// It has to become durable before it is reported.
     Flush,
+    /// It is reported, and so is that the device knows no faster way than to write.
+    Fast,
 }
 
 /// Requests by their mark, which is a place in a table that grows to the most there ever were.
@@ -79,13 +93,18 @@ mod tests {
 
     #[test]
     fn places_are_reused() {
-        let slot = |cookie| Slot { cookie: Cookie(cookie), then: Then::Done, bytes: 0 };
+        let slot = |number| Slot {
+            cookie: Cookie { number, offset_bytes: 0 },
+            then: Then::Done,
+            bytes: 0,
+            rest: None,
+        };
         let mut slots = Slots::default();
         let marks: Vec<u64> = (0..3).map(|cookie| slots.insert(slot(cookie))).collect();
-        assert_eq!(slots.remove(marks[1]).cookie, Cookie(1));
+        assert_eq!(slots.remove(marks[1]).cookie.number, 1);
         assert_eq!(slots.len(), 2);
         assert_eq!(slots.insert(slot(9)), marks[1]);
-        assert_eq!(slots.get_mut(marks[1]).cookie, Cookie(9));
-        assert_eq!(slots.get_mut(marks[2]).cookie, Cookie(2));
+        assert_eq!(slots.get_mut(marks[1]).cookie.number, 9);
+        assert_eq!(slots.get_mut(marks[2]).cookie.number, 2);
     }
 }
