@@ -1,5 +1,6 @@
 //! From a configuration to an engine and its listeners.
 
+use std::io;
 use std::sync::Arc;
 
 use blkmq_core::{Deadline, GroupId, Limits, Priority, Rates, SECTOR_SIZE_BYTES, TenantConfig};
@@ -10,13 +11,18 @@ use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
 
 use crate::complaint::Complaint;
 use crate::config::{Config, Disk, Driver, Group, Listen, Scheduler, Volume};
+use crate::server::systemd::{Handed, Socket};
 
-/// Opens the devices and listens, but serves nobody yet.
+/// Opens the devices and listens, but serves nobody yet. Sockets that were handed to us take the
+/// place of the addresses in the configuration.
 ///
 /// # Errors
 ///
 /// A complaint about the first thing that cannot be had.
-pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complaint> {
+pub(super) fn build(
+    config: &Config,
+    handed: Handed,
+) -> Result<(Builder, Vec<Listener>), Complaint> {
     let workers = nr_workers(config);
     let memory_limit_bytes =
         usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
@@ -61,12 +67,34 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>), Complai
             Places::new(config.nbd.max_connections as usize),
         )
     });
-    let listen = |address| {
-        Listener::bind(&listen_address(address), Arc::clone(&server))
-            .map_err(|error| complaint("export.nbd.listen", &error))
-    };
-    let listeners = config.nbd.listen.iter().map(listen).collect::<Result<_, _>>()?;
+    let listeners = listen(config, handed, &server)?;
     Ok((builder, listeners))
+}
+
+/// Listens at the sockets that were handed to us, or else where the configuration says.
+fn listen(
+    config: &Config,
+    handed: Handed,
+    server: &Arc<ServerConfig>,
+) -> Result<Vec<Listener>, Complaint> {
+    if handed.nbd.is_empty() {
+        let listen = |address| {
+            Listener::bind(&listen_address(address), Arc::clone(server))
+                .map_err(|error| complaint("export.nbd.listen", &error))
+        };
+        return config.nbd.listen.iter().map(listen).collect();
+    }
+    let adopt = |socket| match socket {
+        Socket::Unix(socket) => Listener::adopt_unix(socket, Arc::clone(server)),
+        Socket::Tcp(socket) => Listener::adopt_tcp(socket, Arc::clone(server)),
+    };
+    let adopted = handed.nbd.into_iter().map(adopt).collect::<io::Result<_>>();
+    adopted.map_err(|error| Complaint {
+        source: "LISTEN_FDS".to_owned(),
+        place: None,
+        what: format!("a socket that was handed to us cannot be served: {error}"),
+        mend: "hand over stream sockets that listen, as systemd's ListenStream= does".to_owned(),
+    })
 }
 
 /// The groups of a disk, in the order in which its queue numbers them.
