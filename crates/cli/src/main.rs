@@ -73,8 +73,8 @@ fn tell(error: &anyhow::Error) -> ExitCode {
 }
 
 /// Warnings and what the server does of its own, or what `BLKMQ_LOG` asks for (as in
-/// `BLKMQ_LOG=debug`), go to standard error. What clients do is not logged unless asked for, so that
-/// they cannot fill a disk with it.
+/// `BLKMQ_LOG=debug`), go to standard error. What clients do is not logged unless asked for, so
+/// that they cannot fill a disk with it.
 fn log_to_stderr() {
     let unasked = || EnvFilter::new("warn,blkmq::server=info");
     let filter = EnvFilter::try_from_env("BLKMQ_LOG").unwrap_or_else(|_| unasked());

@@ -7,7 +7,9 @@ use blkmq_core::{Deadline, GroupId, Limits, Priority, Rates, SECTOR_SIZE_BYTES, 
 use blkmq_drivers::{Device, File, FileOptions, Memory, Model, Null};
 use blkmq_exports::nbd::server::{ListenAddress, Listener, Places, ServerConfig};
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
-use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
+use blkmq_runtime::{
+    BUFFER_MAX_BYTES, Builder, DiskConfig, DiskId, PAGE_BYTES, SERVICES_MAX, VolumeId, WORKERS_MAX,
+};
 
 use crate::complaint::Complaint;
 use crate::config::{Config, Disk, Driver, Group, Listen, Scheduler, Volume};
@@ -27,6 +29,8 @@ pub(super) fn build(
     let memory_limit_bytes =
         usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
     let mut builder = Builder::new(workers, memory_limit_bytes);
+    let own_bytes = own_bytes(config, workers);
+    builder.promise(config.nbd.max_connections as usize, own_bytes);
     let mut disks = Vec::new();
     for disk in &config.disks {
         let is_read_only = config
@@ -61,6 +65,7 @@ pub(super) fn build(
     let server = Arc::new(ServerConfig {
         handshake_timeout: config.nbd.handshake_timeout,
         quota_bytes: share_bytes.max(u64::from(payload_max_bytes)),
+        own_bytes,
         ..ServerConfig::new(
             Arc::new(exports),
             volumes,
@@ -95,6 +100,15 @@ fn listen(
         what: format!("a socket that was handed to us cannot be served: {error}"),
         mend: "hand over stream sockets that listen, as systemd's ListenStream= does".to_owned(),
     })
+}
+
+/// What is promised to each client: together they get a quarter of the memory.
+fn own_bytes(config: &Config, workers: u16) -> usize {
+    let clients = u64::from(config.nbd.max_connections).div_ceil(workers.into());
+    let quarter_bytes = config.server.memory_limit_bytes / u64::from(workers) / 4;
+    let each_bytes = quarter_bytes / (clients + SERVICES_MAX as u64);
+    let each_bytes = usize::try_from(each_bytes).unwrap_or(usize::MAX).min(BUFFER_MAX_BYTES);
+    each_bytes / PAGE_BYTES * PAGE_BYTES
 }
 
 /// The groups of a disk, in the order in which its queue numbers them.

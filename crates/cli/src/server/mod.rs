@@ -46,7 +46,7 @@ pub(crate) fn run(config: Config, source: Source) -> anyhow::Result<ExitCode> {
         .iter()
         .flat_map(|listener| config.volumes.iter().map(|volume| listener.uri(&volume.name)))
         .collect();
-    let mut engine = builder.start().context("starting the workers")?;
+    let engine = builder.start().context("starting the workers")?;
     for listener in listeners {
         engine.adopt(Box::new(listener));
     }

@@ -6,4 +6,5 @@ mod ends;
 mod fixture;
 mod gate;
 mod listeners;
+mod memory;
 mod requests;

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blkmq_core::Time;
 use blkmq_runtime::{Cx, Interest, IoDone, Service};
 use rustix::net::{Shutdown, shutdown};
 use tracing::{debug, info};
 
-use super::config::{Place, ServerConfig};
+use super::config::{KeptBytes, Place, ServerConfig};
 use super::outbox::Outbox;
 use super::requests::{Flow, Requests};
 use super::socket;
@@ -22,6 +23,9 @@ use crate::nbd::{Closed, Handshake, Outcome};
 /// TCP, where closing first could destroy the last replies, or to end its handshake when the server
 /// stops.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// How much is read at a time while connections keep much of what they have read, in bytes.
+const WINDOW_MIN_BYTES: usize = 4 << 10;
 
 /// A client.
 pub(super) struct Connection {
@@ -35,6 +39,8 @@ pub(super) struct Connection {
     kept: Kept,
     /// Nothing more is read until there is room again.
     is_stalled: bool,
+    /// Since when the client has taken nothing of what is there for it.
+    stuck_since: Option<Time>,
     timer: Timer,
     has_begun: bool,
     /// Given back when the client is gone for good.
@@ -74,6 +80,8 @@ enum End {
 struct Kept {
     bytes: Vec<u8>,
     at: usize,
+    /// Where `bytes` are counted; absent if there are none.
+    counted: Option<KeptBytes>,
 }
 
 impl Connection {
@@ -98,6 +106,7 @@ impl Connection {
             outbox,
             kept: Kept::default(),
             is_stalled: false,
+            stuck_since: None,
             timer: Timer::default(),
             has_begun: false,
             _place: place,
@@ -116,13 +125,19 @@ impl Service for Connection {
             End::Leaving | End::Gone => false,
             End::Parting => true,
         };
-        Interest { readable, writable: !self.outbox.is_empty() }
+        let writable = !self.outbox.is_empty();
+        // Else a client that has gone would keep its place among those who wait for memory.
+        let hang_up = self.is_hungry() && !writable && self.in_flight() == 0;
+        Interest { readable, writable, hang_up }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest) {
         // A hang-up counts as readable even while nothing is to be read. It is found out later.
-        if ready.readable && self.interest().readable {
+        let interest = self.interest();
+        if ready.readable && interest.readable {
             self.receive(cx);
+        } else if ready.hang_up && interest.hang_up {
+            self.hung_up();
         }
     }
 
@@ -139,10 +154,11 @@ impl Service for Connection {
             self.has_begun = true;
             self.timer.start(cx, cx.now() + self.config.handshake_timeout);
         }
-        self.send();
-        // What is sent makes room, which can be used at once: nobody else would tell of it.
-        while self.is_stalled && self.resume(cx) {
-            self.send();
+        self.send(cx);
+        // What is sent makes room, which nobody else would tell of. It is used up in the next
+        // round, so that others have their turn.
+        if self.is_stalled && self.resume(cx) {
+            cx.again();
         }
         if !self.is_stalled && self.in_flight() == 0 {
             // A client that rests keeps no memory.
@@ -151,8 +167,23 @@ impl Service for Connection {
         self.part(cx);
     }
 
-    fn retry(&mut self, _cx: &mut Cx<'_>) {
-        // The end of the round resumes whoever is stalled.
+    fn retry(&mut self, cx: &mut Cx<'_>) {
+        if self.is_stalled {
+            self.resume(cx);
+        }
+    }
+
+    fn is_hungry(&self) -> bool {
+        self.end == End::No && self.is_stalled
+    }
+
+    fn squeeze(&mut self, cx: &mut Cx<'_>) {
+        let patience = self.config.handshake_timeout;
+        if self.stuck_since.is_some_and(|since| cx.now().since(since) >= patience) {
+            let what = "client takes no replies while others wait for memory";
+            info!(peer = %self.peer, ?patience, "{what}");
+            self.go();
+        }
     }
 
     fn deadline(&mut self, cx: &mut Cx<'_>) {
@@ -199,12 +230,15 @@ impl Connection {
     /// Reads once, and takes what came.
     fn receive(&mut self, cx: &mut Cx<'_>) {
         let mut scratch = cx.scratch();
-        match self.read(&mut scratch) {
+        // What finds no room is kept, and all connections together must not keep too much.
+        let is_much = self.config.kept.is_much();
+        let window = if is_much { WINDOW_MIN_BYTES } else { scratch.len() };
+        match self.read(&mut scratch[..window]) {
             Ok(None) => {}
             Ok(Some((0, _))) => self.hung_up(),
             Ok(Some((_, len))) if self.end == End::No => {
                 let left = self.take(cx, &scratch[..len]);
-                self.kept.keep(&scratch[len - left..len]);
+                self.kept.keep(&scratch[len - left..len], &self.config.kept);
             }
             // Whoever is asked to close may have sent more before. It was not accepted.
             Ok(Some(_)) => {}
@@ -263,8 +297,12 @@ impl Connection {
             && let Stage::Transmission(requests) = &mut self.stage
         {
             let flow = requests.take(cx, &mut input, &mut self.outbox);
-            self.is_stalled = matches!(flow, Flow::Stalled);
+            self.is_stalled = matches!(flow, Flow::Stalled | Flow::Enough);
             match flow {
+                Flow::Enough => {
+                    cx.again();
+                    self.watch(cx);
+                }
                 Flow::Hungry | Flow::Stalled => self.watch(cx),
                 Flow::Leave => self.leave(),
                 Flow::Broken(violation) => {
@@ -301,7 +339,7 @@ impl Connection {
                     session,
                     export.block.min_bytes,
                     self.config.volumes[index],
-                    self.config.quota_bytes,
+                    &self.config,
                 )));
             }
             Some(Outcome::Closed(closed)) => {
@@ -328,13 +366,18 @@ impl Connection {
         }
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, cx: &Cx<'_>) {
         if self.end == End::Gone {
             return;
         }
-        if let Err(error) = self.outbox.send(self.socket.as_fd()) {
-            debug!(peer = %self.peer, %error, "connection failed");
-            self.go();
+        match self.outbox.send(self.socket.as_fd()) {
+            Ok(_) if self.outbox.is_empty() => self.stuck_since = None,
+            Ok(false) if self.stuck_since.is_some() => {}
+            Ok(_) => self.stuck_since = Some(cx.now()),
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "connection failed");
+                self.go();
+            }
         }
     }
 
@@ -376,6 +419,7 @@ impl Connection {
         self.end = End::Gone;
         self.drop_input();
         self.outbox.clear();
+        self.stuck_since = None;
         self.timer.clear();
         // It fails if the client was faster.
         let _ = shutdown(&self.socket, Shutdown::Both);
@@ -392,13 +436,27 @@ impl Connection {
 }
 
 impl Kept {
-    fn keep(&mut self, bytes: &[u8]) {
+    fn keep(&mut self, bytes: &[u8], count: &KeptBytes) {
+        if bytes.is_empty() {
+            return;
+        }
         self.bytes.extend_from_slice(bytes);
+        self.counted.get_or_insert_with(|| count.clone()).add(bytes.len());
     }
 
+    /// Lets go of the bytes, and keeps no memory for others.
     fn clear(&mut self) {
-        self.bytes.clear();
+        if let Some(count) = self.counted.take() {
+            count.sub(self.bytes.len());
+        }
+        self.bytes = Vec::new();
         self.at = 0;
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -154,7 +154,7 @@ impl Service for Listener {
     }
 
     fn interest(&self) -> Interest {
-        Interest { readable: !self.is_paused && !self.is_stopped, writable: false }
+        Interest { readable: !self.is_paused && !self.is_stopped, ..Interest::default() }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest) {

@@ -1,5 +1,7 @@
 //! The requests of one connection that are in flight.
 
+use blkmq_runtime::{Buffer, held_bytes};
+
 use crate::nbd::{Cookie, Span};
 
 /// A request in flight.
@@ -10,7 +12,32 @@ pub(super) struct Slot {
     /// What follows on its success.
     pub(super) then: Then,
     /// The memory it holds.
-    pub(super) bytes: u32,
+    pub(super) held: Held,
+}
+
+/// How much memory is held, in bytes, and how much of it is of what the client was promised.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    pub(super) bytes: usize,
+    pub(super) own_bytes: usize,
+}
+
+impl Held {
+    /// What a buffer holds.
+    pub(super) fn by(buffer: &Buffer) -> Held {
+        let bytes = held_bytes(buffer.len());
+        Held { bytes, own_bytes: if buffer.is_own() { bytes } else { 0 } }
+    }
+
+    pub(super) fn add(&mut self, other: Held) {
+        self.bytes += other.bytes;
+        self.own_bytes += other.own_bytes;
+    }
+
+    pub(super) fn sub(&mut self, other: Held) {
+        self.bytes -= other.bytes;
+        self.own_bytes -= other.own_bytes;
+    }
 }
 
 /// What follows on a request's success.
@@ -79,7 +106,8 @@ mod tests {
 
     #[test]
     fn places_are_reused() {
-        let slot = |cookie| Slot { cookie: Cookie(cookie), then: Then::Done, bytes: 0 };
+        let slot =
+            |cookie| Slot { cookie: Cookie(cookie), then: Then::Done, held: Held::default() };
         let mut slots = Slots::default();
         let marks: Vec<u64> = (0..3).map(|cookie| slots.insert(slot(cookie))).collect();
         assert_eq!(slots.remove(marks[1]).cookie, Cookie(1));
