@@ -9,6 +9,7 @@ mod commands;
 mod complaint;
 mod config;
 mod ctl;
+mod help;
 mod job;
 mod limits;
 mod model;

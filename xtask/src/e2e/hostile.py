@@ -383,7 +383,8 @@ ROLES = {
 
 
 def crowd(path, counts):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, max(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     due, number = [], 0
     for word in counts:
         role, count = word.split("=")
