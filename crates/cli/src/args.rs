@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench::{DriverName, SchedulerName};
 use crate::complaint::{Complaint, did_you_mean};
+use crate::help;
 use crate::job::{self, Takes};
 use crate::model::ModelSpec;
 use crate::output::Format;
@@ -22,6 +23,7 @@ use blkmq_core::Rates;
     version,
     about = "The multi-queue block layer in user space: one disk for many tenants, and no request \
              is ever stranded",
+    after_long_help = help::PROGRAM,
     disable_help_subcommand = true
 )]
 pub(crate) struct Args {
@@ -34,6 +36,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve volumes over NBD; without a file, the built-in configuration
+    #[command(after_long_help = help::SERVE)]
     Serve(ServeArgs),
     /// Run jobs in real time, in this process, and report as fio does
     #[command(after_help = job_help())]

@@ -9,6 +9,7 @@ mod commands;
 mod complaint;
 mod config;
 mod ctl;
+mod help;
 mod job;
 mod limits;
 mod model;
@@ -72,12 +73,19 @@ fn tell(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if wrong { WRONG } else { FAILED })
 }
 
-/// Warnings, and what `BLKMQ_LOG` asks for (as in `BLKMQ_LOG=debug`), go to standard error.
+/// Warnings and what the server does of its own, or what `BLKMQ_LOG` asks for (as in
+/// `BLKMQ_LOG=debug`), go to standard error. What clients do is not logged unless asked for, so
+/// that they cannot fill a disk with it.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("BLKMQ_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
+    let unasked = || EnvFilter::new("warn,blkmq::server=info");
+    let filter = EnvFilter::try_from_env("BLKMQ_LOG").unwrap_or_else(|_| unasked());
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .init();
+        .with_ansi(stderr().is_terminal());
+    // The journal has the time of each line already.
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => log.without_time().init(),
+        None => log.init(),
+    }
 }

@@ -44,6 +44,40 @@ fn wrong_calls_end_with_2_and_two_lines() {
     assert_eq!(mend, "  mend: see blkmq check --list");
 }
 
+/// The help of `serve` knows every key of the configuration, so that a new one is not forgotten
+/// there; and what an operator asks next.
+#[test]
+fn the_help_of_serve_tells_all() {
+    let help = String::from_utf8(ran(&["serve", "--help"]).stdout).unwrap();
+    let config = String::from_utf8(ran(&["serve", "--print-config"]).stdout).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("all.toml");
+    std::fs::write(&path, config).unwrap();
+    let all = ran(&["serve", "--print-config", "--config", path.to_str().unwrap()]);
+    let all = String::from_utf8(all.stdout).unwrap();
+    let keys = all.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+    let keys: Vec<&str> = keys.filter(|key| !IOSCHED.contains(key)).collect();
+    assert!(keys.len() > 20, "{all}");
+    for word in keys.into_iter().chain(["SIGTERM", "SIGHUP", "sd_notify", "0600", "Examples:"]) {
+        assert!(help.contains(word), "no `{word}` in:\n{help}");
+    }
+    let program = String::from_utf8(ran(&["--help"]).stdout).unwrap();
+    for word in ["Exit status:", "BLKMQ_LOG", "XDG_STATE_HOME"] {
+        assert!(program.contains(word), "no `{word}` in:\n{program}");
+    }
+}
+
+/// Attributes have names of their own for each scheduler.
+const IOSCHED: [&str; 7] = [
+    "read_expire",
+    "write_expire",
+    "writes_starved",
+    "fifo_batch",
+    "front_merges",
+    "async_depth",
+    "prio_aging_expire",
+];
+
 #[test]
 fn a_wrong_configuration_names_its_line() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{self, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{FileType, FlockOperation, Mode, fchmod, flock, lstat, unlink};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use thiserror::Error;
 use tracing::info;
 
@@ -56,7 +57,9 @@ pub enum UnixSocketError {
 #[derive(Debug)]
 pub struct UnixSocket {
     socket: OwnedFd,
-    file: SocketFile,
+    path: PathBuf,
+    /// Absent if it is somebody else's to remove.
+    _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -93,12 +96,31 @@ impl UnixSocket {
         }
         let file = SocketFile::of(path.clone()).map_err(failed)?;
         net::listen(&socket, BACKLOG).map_err(failed)?;
-        Ok(UnixSocket { socket, file })
+        Ok(UnixSocket { socket, path, _file: Some(file) })
+    }
+
+    /// A socket at which a service manager listens for us. Its file is his: its mode stays as it
+    /// is, and it is not removed. From here on the socket does not block.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens there, or it has no path.
+    pub fn adopt(listener: UnixListener) -> io::Result<UnixSocket> {
+        if !sockopt::socket_acceptconn(&listener)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+        }
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let path = address
+            .as_pathname()
+            .map(Path::to_owned)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket has no path"))?;
+        Ok(UnixSocket { socket: listener.into(), path, _file: None })
     }
 
     /// The path from the root.
     pub fn path(&self) -> &Path {
-        &self.file.path
+        &self.path
     }
 
     /// The listening socket.

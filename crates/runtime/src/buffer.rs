@@ -1,13 +1,18 @@
 //! Memory for requests: aligned to pages, bounded in sum, partly registered with the devices.
+//!
+//! What there is falls into three *shares*, so that those who wait for long buffers keep nobody
+//! from short ones, and neither keeps a client from what is guaranteed to it.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blkmq_core::{BufferIndex, Segment};
 use blkmq_drivers::Area;
+
+use crate::mapping::Mapping;
 
 /// Every buffer begins at a multiple of this, and is a power of two times this long.
 pub const PAGE_BYTES: usize = 4096;
@@ -21,10 +26,37 @@ const CLASSES: usize = (BUFFER_MAX_BYTES / PAGE_BYTES).ilog2() as usize + 1;
 /// The longest buffer that is cut from the registered arena.
 const ARENA_BUFFER_MAX_BYTES: usize = 64 << 10;
 
+/// What is longer than this is long, and comes out of the share of the long.
+const SHORT_MAX_BYTES: usize = 1 << 20;
+
+/// A part of the memory that has a bound of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// What clients were promised. Who takes it keeps to his part.
+    Own,
+    /// For all, in buffers of up to a megabyte.
+    Short,
+    /// For all, in longer ones.
+    Long,
+}
+
+/// How much memory there is, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSize {
+    /// All of it.
+    pub limit_bytes: usize,
+    /// What is allocated at once, to be registered with the devices: a multiple of the page.
+    pub arena_bytes: usize,
+    /// What clients are promised together. It is not for others.
+    pub own_bytes: usize,
+}
+
 /// A worker's memory for requests.
 ///
 /// The arena is registered with the devices, which saves pinning it for each request. What does not
-/// fit there is allocated, kept for reuse, and bounded by the limit.
+/// fit there lies in stretches of address space, one for each length of buffers, each as long as
+/// all of the memory may be. So buffers of one length never stand in the way of another's, and what
+/// the kernel counts as the process's memory is what is held here and not a page more.
 #[derive(Debug)]
 pub struct BufferPool {
     shared: Arc<Shared>,
@@ -32,9 +64,10 @@ pub struct BufferPool {
 
 #[derive(Debug)]
 struct Shared {
-    arena: Block,
-    arena_bytes: usize,
-    limit_bytes: usize,
+    arena: Mapping,
+    /// Beyond the arena, by the length of buffers.
+    stretches: [Mapping; CLASSES],
+    size: PoolSize,
     state: Mutex<State>,
 }
 
@@ -43,11 +76,25 @@ struct State {
     /// Of the arena: how much was ever cut.
     cut_bytes: usize,
     free_arena: [Vec<Block>; CLASSES],
-    free_heap: [Vec<Block>; CLASSES],
-    /// Heap memory that exists, in use or kept.
-    heap_bytes: usize,
+    lots: [Lot; CLASSES],
+    /// Memory beyond the arena, in use or kept.
+    beyond_bytes: usize,
+    /// What is out of the shares for all.
+    short_bytes: usize,
+    long_bytes: usize,
     /// A buffer has come back since this was last asked.
     has_freed: bool,
+}
+
+/// The blocks of one stretch that nobody uses.
+#[derive(Debug, Default)]
+struct Lot {
+    /// How many were ever cut.
+    cut: usize,
+    /// These have memory.
+    warm: Vec<Block>,
+    /// The memory of these was given back.
+    cold: Vec<Block>,
 }
 
 /// A piece of memory that nobody else has.
@@ -65,32 +112,61 @@ pub struct Buffer {
     class: usize,
     len_bytes: usize,
     in_arena: bool,
+    share: Share,
     pool: Arc<Shared>,
 }
 
+impl PoolSize {
+    /// What each of the shares for all has: the short and the long get one half each.
+    fn common_bytes(&self) -> usize {
+        (self.limit_bytes - self.arena_bytes - self.own_bytes) / 2
+    }
+
+    /// The longest buffer that can be had, which is the longest that fits in its share.
+    pub(crate) fn buffer_max_bytes(&self) -> usize {
+        // The largest power of two that fits, since that is how buffers are cut.
+        (1 << self.common_bytes().max(PAGE_BYTES).ilog2()).min(BUFFER_MAX_BYTES)
+    }
+}
+
 impl BufferPool {
-    /// A pool that holds at most `limit_bytes`, of which `arena_bytes` (a multiple of the page, no
-    /// more than the limit) are allocated at once, to be registered with the devices.
-    pub fn new(limit_bytes: usize, arena_bytes: usize) -> Self {
-        assert!(arena_bytes > 0, "the arena holds something");
-        assert!(arena_bytes.is_multiple_of(PAGE_BYTES), "the arena is whole pages");
-        assert!(arena_bytes <= limit_bytes, "the arena is part of what is bounded");
-        let empty = || std::array::from_fn(|_| Vec::new());
+    /// A pool of this size.
+    ///
+    /// # Errors
+    ///
+    /// If the process may not have the address space: fourteen times the limit is needed.
+    ///
+    /// # Panics
+    ///
+    /// If the parts are larger than the whole, or the arena is none or no whole pages.
+    pub fn new(size: PoolSize) -> io::Result<Self> {
+        assert!(size.arena_bytes > 0, "the arena holds something");
+        assert!(size.arena_bytes.is_multiple_of(PAGE_BYTES), "the arena is whole pages");
+        let parts_bytes = size.arena_bytes + size.own_bytes;
+        assert!(parts_bytes <= size.limit_bytes, "the parts make up the whole at most");
+        let beyond_bytes = size.limit_bytes - size.arena_bytes;
+        let mut stretches = Vec::new();
+        for class in 0..CLASSES {
+            let class_bytes = PAGE_BYTES << class;
+            stretches.push(Mapping::new(beyond_bytes / class_bytes * class_bytes)?);
+        }
         let state = State {
             cut_bytes: 0,
-            free_arena: empty(),
-            free_heap: empty(),
-            heap_bytes: 0,
+            free_arena: std::array::from_fn(|_| Vec::new()),
+            lots: std::array::from_fn(|_| Lot::default()),
+            beyond_bytes: 0,
+            short_bytes: 0,
+            long_bytes: 0,
             has_freed: false,
         };
-        BufferPool {
+        Ok(BufferPool {
             shared: Arc::new(Shared {
-                arena: Block::allocate(arena_bytes),
-                arena_bytes,
-                limit_bytes,
+                arena: Mapping::new(size.arena_bytes)?,
+                stretches: stretches.try_into().expect("one for each class"),
+                size,
                 state: Mutex::new(state),
             }),
-        }
+        })
     }
 
     /// The memory to register with the devices, as buffer 0.
@@ -99,8 +175,9 @@ impl BufferPool {
     ///
     /// The pool must outlive every ring that is told of it.
     pub(crate) unsafe fn area(&self) -> Area {
+        let arena = &self.shared.arena;
         // SAFETY: the arena stays where it is until the pool is gone, which the caller sees to.
-        unsafe { Area::new(self.shared.arena.0.as_ptr(), self.shared.arena_bytes) }
+        unsafe { Area::new(arena.at(0).as_ptr(), arena.len_bytes()) }
     }
 
     /// Whether a buffer has come back since this was last asked: then it may be worth while for
@@ -109,21 +186,70 @@ impl BufferPool {
         std::mem::take(&mut self.shared.lock().has_freed)
     }
 
-    /// A buffer of `len_bytes`, or nothing while the pool is exhausted. Its contents are whatever
-    /// was in it before, zeroes at first.
+    /// A buffer of `len_bytes` from the shares for all, or nothing while its share is exhausted.
+    /// Its contents are whatever was in it before, zeroes at first.
     ///
     /// # Panics
     ///
     /// If more than [`BUFFER_MAX_BYTES`] are asked for.
     pub fn get(&self, len_bytes: usize) -> Option<Buffer> {
-        assert!(len_bytes <= BUFFER_MAX_BYTES, "no buffer is so long: {len_bytes}");
-        let class = len_bytes.div_ceil(PAGE_BYTES).max(1).next_power_of_two().ilog2() as usize;
+        self.take(len_bytes, share_of(len_bytes))
+    }
+
+    /// A buffer of `len_bytes` from what clients were promised. There is always one for a client
+    /// that keeps to its part.
+    ///
+    /// # Panics
+    ///
+    /// If more than [`BUFFER_MAX_BYTES`] are asked for.
+    pub(crate) fn get_own(&self, len_bytes: usize) -> Option<Buffer> {
+        self.take(len_bytes, Share::Own)
+    }
+
+    fn take(&self, len_bytes: usize, share: Share) -> Option<Buffer> {
+        let class = class_of(len_bytes);
         let mut state = self.shared.lock();
+        if !state.has_room(share, PAGE_BYTES << class, self.shared.size.common_bytes()) {
+            return None;
+        }
         let from_arena = self.shared.take_arena(&mut state, class);
         let in_arena = from_arena.is_some();
-        let block = from_arena.or_else(|| self.shared.take_heap(&mut state, class))?;
+        let block = from_arena.or_else(|| self.shared.take_beyond(&mut state, class))?;
+        if let Some(out_bytes) = state.out_bytes(share) {
+            *out_bytes += PAGE_BYTES << class;
+        }
         let pool = Arc::clone(&self.shared);
-        Some(Buffer { block: Some(block), class, len_bytes, in_arena, pool })
+        Some(Buffer { block: Some(block), class, len_bytes, in_arena, share, pool })
+    }
+}
+
+/// How much memory a buffer of `len_bytes` holds.
+pub fn held_bytes(len_bytes: usize) -> usize {
+    PAGE_BYTES << class_of(len_bytes)
+}
+
+/// Which of the shares for all a buffer comes out of.
+pub(crate) fn share_of(len_bytes: usize) -> Share {
+    if len_bytes > SHORT_MAX_BYTES { Share::Long } else { Share::Short }
+}
+
+fn class_of(len_bytes: usize) -> usize {
+    assert!(len_bytes <= BUFFER_MAX_BYTES, "no buffer is so long: {len_bytes}");
+    len_bytes.div_ceil(PAGE_BYTES).max(1).next_power_of_two().ilog2() as usize
+}
+
+impl State {
+    /// What is out of a share for all; nothing is counted of what clients were promised.
+    fn out_bytes(&mut self, share: Share) -> Option<&mut usize> {
+        match share {
+            Share::Own => None,
+            Share::Short => Some(&mut self.short_bytes),
+            Share::Long => Some(&mut self.long_bytes),
+        }
+    }
+
+    fn has_room(&mut self, share: Share, bytes: usize, common_bytes: usize) -> bool {
+        self.out_bytes(share).is_none_or(|out_bytes| *out_bytes + bytes <= common_bytes)
     }
 }
 
@@ -141,68 +267,51 @@ impl Shared {
         if let Some(block) = state.free_arena[class].pop() {
             return Some(block);
         }
-        if self.arena_bytes - state.cut_bytes < class_bytes {
+        if self.arena.len_bytes() - state.cut_bytes < class_bytes {
             return None;
         }
-        // SAFETY: the arena is `arena_bytes` long, and what lies before `cut_bytes` was given out.
-        let block = unsafe { self.arena.0.add(state.cut_bytes) };
+        let block = self.arena.at(state.cut_bytes);
         state.cut_bytes += class_bytes;
         Some(Block(block))
     }
 
-    fn take_heap(&self, state: &mut State, class: usize) -> Option<Block> {
-        if let Some(block) = state.free_heap[class].pop() {
+    fn take_beyond(&self, state: &mut State, class: usize) -> Option<Block> {
+        if let Some(block) = state.lots[class].warm.pop() {
             return Some(block);
         }
         let class_bytes = PAGE_BYTES << class;
-        let limit_bytes = self.limit_bytes - self.arena_bytes;
+        let limit_bytes = self.size.limit_bytes - self.size.arena_bytes;
         // What is kept in other lengths goes before anybody is refused.
-        for (kept_class, kept) in state.free_heap.iter_mut().enumerate() {
-            while state.heap_bytes + class_bytes > limit_bytes {
-                let Some(block) = kept.pop() else { break };
-                block.free(PAGE_BYTES << kept_class);
-                state.heap_bytes -= PAGE_BYTES << kept_class;
+        for (kept_class, lot) in state.lots.iter_mut().enumerate() {
+            let kept_bytes = PAGE_BYTES << kept_class;
+            while state.beyond_bytes + class_bytes > limit_bytes {
+                let Some(block) = lot.warm.pop() else { break };
+                // SAFETY: the block was cut from this stretch, and nobody else has it.
+                unsafe { self.stretches[kept_class].give_back(block.0, kept_bytes) };
+                state.beyond_bytes -= kept_bytes;
+                lot.cold.push(block);
             }
         }
-        if state.heap_bytes + class_bytes > limit_bytes {
+        if state.beyond_bytes + class_bytes > limit_bytes {
             return None;
         }
-        state.heap_bytes += class_bytes;
-        Some(Block::allocate(class_bytes))
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let arena_bytes = self.arena_bytes;
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (class, kept) in state.free_heap.iter_mut().enumerate() {
-            kept.drain(..).for_each(|block| block.free(PAGE_BYTES << class));
-        }
-        Block(self.arena.0).free(arena_bytes);
-    }
-}
-
-impl Block {
-    fn layout(len_bytes: usize) -> Layout {
-        Layout::from_size_align(len_bytes, PAGE_BYTES).expect("lengths are bounded")
-    }
-
-    fn allocate(len_bytes: usize) -> Block {
-        let layout = Block::layout(len_bytes);
-        assert!(layout.size() > 0, "a block holds something");
-        // SAFETY: the layout has a size.
-        let block = unsafe { alloc_zeroed(layout) };
-        Block(NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout)))
-    }
-
-    fn free(self, len_bytes: usize) {
-        // SAFETY: every block that is freed was allocated with this length, and is given up here.
-        unsafe { dealloc(self.0.as_ptr(), Block::layout(len_bytes)) }
+        state.beyond_bytes += class_bytes;
+        let lot = &mut state.lots[class];
+        Some(lot.cold.pop().unwrap_or_else(|| {
+            // There is one more: the stretch is as long as all of the memory may be.
+            let block = self.stretches[class].at(lot.cut * class_bytes);
+            lot.cut += 1;
+            Block(block)
+        }))
     }
 }
 
 impl Buffer {
+    /// Whether it is of what its client was promised.
+    pub fn is_own(&self) -> bool {
+        self.share == Share::Own
+    }
+
     /// The memory as a request's segment.
     ///
     /// # Safety
@@ -255,8 +364,12 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
-        let free = if self.in_arena { &mut state.free_arena } else { &mut state.free_heap };
-        free[self.class].extend(self.block.take());
+        if let Some(out_bytes) = state.out_bytes(self.share) {
+            *out_bytes -= PAGE_BYTES << self.class;
+        }
+        let lot = &mut state.lots[self.class].warm;
+        let free = if self.in_arena { &mut state.free_arena[self.class] } else { lot };
+        free.extend(self.block.take());
         state.has_freed = true;
     }
 }
@@ -268,33 +381,4 @@ impl fmt::Debug for Buffer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_holds_and_what_is_kept_is_reused() {
-        let pool = BufferPool::new(3 << 20, 1 << 20);
-        let big: Vec<Buffer> = (0..2).map(|_| pool.get(1 << 20).unwrap()).collect();
-        assert!(pool.get(128 << 10).is_none(), "two MiB of heap are out");
-        assert!(pool.get(4096).is_some(), "the arena has room");
-        drop(big);
-        let small: Vec<Buffer> = (0..16).map(|_| pool.get(128 << 10).unwrap()).collect();
-        assert!(pool.get(128 << 10).is_none());
-        drop(small);
-        assert!(pool.get(2 << 20).is_some(), "kept pieces make room for a long one");
-    }
-
-    #[test]
-    fn buffers_are_aligned_and_apart() {
-        let pool = BufferPool::new(1 << 20, 64 << 10);
-        let mut buffers: Vec<Buffer> =
-            [1, 4096, 4097, 9000].map(|len| pool.get(len).unwrap()).into();
-        for (i, buffer) in buffers.iter_mut().enumerate() {
-            assert_eq!(buffer.as_ptr() as usize % PAGE_BYTES, 0);
-            buffer.fill(i as u8);
-        }
-        for (i, buffer) in buffers.iter().enumerate() {
-            assert!(buffer.iter().all(|byte| *byte == i as u8));
-        }
-    }
-}
+mod tests;

@@ -8,9 +8,9 @@ use blkmq_core::{Bio, Done, Flags, Memory, Op, Priority, Segments, Status, Time}
 use blkmq_drivers::Extent;
 use slab::Slab;
 
-use crate::buffer::{Buffer, BufferPool};
+use crate::buffer::{Buffer, BufferPool, Share, share_of};
 use crate::clock::Clock;
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Mailbox, adopt};
 use crate::poller::Poller;
 use crate::port::{Port, Work};
 use crate::ranges::RangeLock;
@@ -43,12 +43,29 @@ pub(crate) struct Hands {
     pub(crate) reserve: Option<Buffer>,
     /// The length of bounce buffers; `None` if no disk needs any.
     pub(crate) bounce_bytes: Option<usize>,
-    /// Clients that wait for memory, in the order of their coming.
-    pub(crate) hungry: VecDeque<usize>,
+    /// Clients that wait for memory.
+    pub(crate) hungry: Hungry,
+    /// Clients that go on in the next round.
+    pub(crate) again: Vec<usize>,
     pub(crate) scratch: Vec<u8>,
-    pub(crate) next_worker: usize,
     /// Last, so that it outlives the rings that are told of it.
     pub(crate) pool: BufferPool,
+}
+
+/// Clients that wait for memory, in the order of their coming: for short buffers, and for long
+/// ones.
+#[derive(Debug, Default)]
+pub(crate) struct Hungry {
+    pub(crate) short: VecDeque<usize>,
+    pub(crate) long: VecDeque<usize>,
+}
+
+/// Those who wait for buffers of about this length.
+fn hungry_of(hungry: &mut Hungry, len_bytes: usize) -> &mut VecDeque<usize> {
+    match share_of(len_bytes) {
+        Share::Long => &mut hungry.long,
+        Share::Own | Share::Short => &mut hungry.short,
+    }
 }
 
 /// A disk, and what is wanted of the next turn at it.
@@ -175,18 +192,46 @@ impl Cx<'_> {
         &self.hands.volumes[id.0]
     }
 
-    /// Memory for one request; `None` while there is none, and then [`Service::retry`] will be
-    /// called.
+    /// Memory for one request, from what is for all; `None` while there is none, or others wait for
+    /// it, and then [`Service::retry`] will be called. Long buffers, of more than a megabyte, and
+    /// others are waited for apart.
     ///
     /// # Panics
     ///
     /// If more than [`crate::BUFFER_MAX_BYTES`] are asked for.
     pub fn buffer(&mut self, len_bytes: usize) -> Option<Buffer> {
-        let buffer = self.hands.pool.get(len_bytes);
-        if buffer.is_none() && !self.hands.hungry.contains(&self.client) {
-            self.hands.hungry.push_back(self.client);
+        let hands = &mut *self.hands;
+        let waiting = hungry_of(&mut hands.hungry, len_bytes);
+        // Who comes later does not overtake, or a longer buffer might never be had.
+        let buffer = if waiting.is_empty() { hands.pool.get(len_bytes) } else { None };
+        if buffer.is_none() && !waiting.contains(&self.client) {
+            waiting.push_back(self.client);
         }
         buffer
+    }
+
+    /// Memory for one request, from what this client was promised. It keeps to that by itself; if
+    /// it does, there is always some, unless a device has not given back the memory of requests
+    /// that were given up, and then [`Service::retry`] will be called.
+    ///
+    /// # Panics
+    ///
+    /// If more than [`crate::BUFFER_MAX_BYTES`] are asked for.
+    pub fn own_buffer(&mut self, len_bytes: usize) -> Option<Buffer> {
+        let buffer = self.hands.pool.get_own(len_bytes);
+        if buffer.is_none() {
+            let waiting = hungry_of(&mut self.hands.hungry, len_bytes);
+            if !waiting.contains(&self.client) {
+                waiting.push_back(self.client);
+            }
+        }
+        buffer
+    }
+
+    /// Has [`Service::flush`] called in another round, which comes without sleep: for a service
+    /// that has more to do than others should wait for.
+    pub fn again(&mut self) {
+        self.hands.again.push(self.client);
     }
 
     /// Submits an I/O. It ends in [`Service::done`], with an error if the volume cannot do it.
@@ -270,10 +315,8 @@ impl Cx<'_> {
         }
     }
 
-    /// Hands a new client to one of the workers, to each in turn.
+    /// Hands a new client to the worker that has the fewest.
     pub fn adopt(&mut self, service: Box<dyn Service>) {
-        let worker = self.hands.next_worker;
-        self.hands.next_worker = (worker + 1) % self.hands.mailboxes.len();
-        self.hands.mailboxes[worker].send(Message::Adopt(service));
+        adopt(&self.hands.mailboxes, service);
     }
 }

@@ -14,10 +14,10 @@ use blkmq_core::{
 use blkmq_drivers::{Device, connect_kicks};
 use tracing::error;
 
-use crate::buffer::{BUFFER_MAX_BYTES, BufferPool, PAGE_BYTES};
+use crate::buffer::{BufferPool, PAGE_BYTES, PoolSize};
 use crate::clock::Clock;
 use crate::control::{Controlled, DiskControl};
-use crate::mailbox::{DiskEnv, Mailbox, Message, Settled};
+use crate::mailbox::{DiskEnv, Mailbox, Message, Settled, adopt};
 use crate::port::{DevicePort, Port};
 use crate::ranges::RangeLock;
 use crate::remote::{Doors, Handle};
@@ -31,6 +31,10 @@ pub const WORKERS_MAX: u16 = 64;
 /// How many bios of a tenant may wait to get in, for each worker and direction. Clients are bounded
 /// by their own quota long before.
 const ENTRY_MAX: u32 = 1 << 16;
+
+/// How many services that are no clients, such as listeners, a worker may have beside them without
+/// harm to what clients are promised.
+pub const SERVICES_MAX: usize = 16;
 
 /// How much of each worker's memory is registered with the devices, which pins it.
 const ARENA_MAX_BYTES: usize = 4 << 20;
@@ -55,8 +59,16 @@ pub struct DiskConfig {
 pub struct Builder {
     workers: u16,
     memory_limit_bytes: usize,
+    promise: Promise,
     disks: Vec<MakePorts>,
     volumes: Vec<Volume>,
+}
+
+/// What clients are promised.
+#[derive(Clone, Copy, Debug, Default)]
+struct Promise {
+    clients: usize,
+    each_bytes: usize,
 }
 
 /// Makes a disk's queue.
@@ -83,7 +95,6 @@ pub struct Engine {
     controls: Vec<Arc<dyn DiskControl>>,
     sizes: VolumeSizes,
     clock: Clock,
-    next_worker: usize,
 }
 
 /// Why an engine did not stop as it should.
@@ -111,15 +122,48 @@ impl Builder {
     pub fn new(workers: u16, memory_limit_bytes: usize) -> Self {
         assert!((1..=WORKERS_MAX).contains(&workers), "an engine has 1 to {WORKERS_MAX} workers");
         assert!(memory_limit_bytes >> 20 >= usize::from(workers), "a worker has a megabyte");
-        Builder { workers, memory_limit_bytes, disks: Vec::new(), volumes: Vec::new() }
+        let promise = Promise::default();
+        Builder { workers, memory_limit_bytes, promise, disks: Vec::new(), volumes: Vec::new() }
     }
 
-    /// The longest read or write that memory suffices for: a worker can always hold two.
+    /// Promises memory to clients: each of `clients` can always have buffers that hold
+    /// `each_bytes` together, whatever the others have ([`crate::Cx::own_buffer`]). All other
+    /// memory is for whoever comes.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than half of the memory.
+    pub fn promise(&mut self, clients: usize, each_bytes: usize) {
+        self.promise = Promise { clients, each_bytes };
+        let (own, share) = (self.own_bytes(), self.share_bytes());
+        assert!(own <= share / 2, "{own} bytes are promised of {share}");
+    }
+
+    /// The longest read or write that memory suffices for.
     pub fn payload_max_bytes(&self) -> usize {
-        let share = self.memory_limit_bytes / usize::from(self.workers);
-        let half = (share - arena_bytes(share)) / 2;
-        // The largest power of two that fits, since that is how buffers are cut.
-        (1 << half.max(PAGE_BYTES).ilog2()).min(BUFFER_MAX_BYTES)
+        self.pool_size().buffer_max_bytes()
+    }
+
+    /// A worker's part of the memory.
+    fn share_bytes(&self) -> usize {
+        self.memory_limit_bytes / usize::from(self.workers)
+    }
+
+    /// What a worker needs to keep what is promised to the clients that it may come to have: new
+    /// ones go where the fewest are. A service that is no client, such as a listener, counts too,
+    /// and so each worker has room for some more.
+    fn own_bytes(&self) -> usize {
+        let Promise { clients, each_bytes } = self.promise;
+        if clients == 0 {
+            return 0;
+        }
+        (clients.div_ceil(usize::from(self.workers)) + SERVICES_MAX) * each_bytes
+    }
+
+    fn pool_size(&self) -> PoolSize {
+        let limit_bytes = self.share_bytes();
+        let own_bytes = self.own_bytes();
+        PoolSize { limit_bytes, arena_bytes: arena_bytes(limit_bytes), own_bytes }
     }
 
     /// Adds a disk.
@@ -148,9 +192,9 @@ impl Builder {
         let workers = usize::from(self.workers);
         let mailboxes: Arc<[Mailbox]> =
             (0..workers).map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
-        let share = self.memory_limit_bytes / workers;
+        let size = self.pool_size();
         let pools: Vec<BufferPool> =
-            (0..workers).map(|_| BufferPool::new(share, arena_bytes(share))).collect();
+            (0..workers).map(|_| BufferPool::new(size)).collect::<io::Result<_>>()?;
         let mut controls = Vec::new();
         let mut ports: Vec<Vec<Box<dyn Port>>> = (0..workers).map(|_| Vec::new()).collect();
         for (disk, make) in self.disks.into_iter().enumerate() {
@@ -178,15 +222,14 @@ impl Builder {
         let threads = threads.collect::<io::Result<_>>()?;
         let doors = Arc::new(Doors::new(&mailboxes));
         let sizes = VolumeSizes::new(volumes);
-        Ok(Engine { mailboxes, doors, threads, reports, controls, sizes, clock, next_worker: 0 })
+        Ok(Engine { mailboxes, doors, threads, reports, controls, sizes, clock })
     }
 }
 
 impl Engine {
-    /// Hands a service to one of the workers, to each in turn.
-    pub fn adopt(&mut self, service: Box<dyn Service>) {
-        self.mailboxes[self.next_worker].send(Message::Adopt(service));
-        self.next_worker = (self.next_worker + 1) % self.mailboxes.len();
+    /// Hands a service to the worker that has the fewest.
+    pub fn adopt(&self, service: Box<dyn Service>) {
+        adopt(&self.mailboxes, service);
     }
 
     /// What can be looked at and changed of each disk while it runs, in the order of the disks.

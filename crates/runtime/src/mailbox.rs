@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use blkmq_core::{CtxId, Done, Env, Inbox, Time, WakeUp, Wish};
@@ -37,12 +38,25 @@ pub(crate) enum Message {
 pub(crate) struct Mailbox {
     inbox: Inbox<Message>,
     event: OwnedFd,
+    /// How many services the worker has, or will have once it has read this.
+    services: AtomicUsize,
+}
+
+/// Hands a service to the worker that has the fewest. So no worker ever has more than its part of
+/// the most that there may be, however they come and go.
+pub(crate) fn adopt(mailboxes: &[Mailbox], service: Box<dyn Service>) {
+    // Nothing else is told by the count, so no order with other memory is needed. Two who adopt at
+    // once may choose the same worker, which a few services more do no harm to.
+    let services = |mailbox: &&Mailbox| mailbox.services.load(Ordering::Relaxed);
+    let mailbox = mailboxes.iter().min_by_key(services).expect("there is a worker");
+    mailbox.services.fetch_add(1, Ordering::Relaxed);
+    mailbox.send(Message::Adopt(service));
 }
 
 impl Mailbox {
     pub(crate) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Mailbox { inbox: Inbox::new(), event })
+        Ok(Mailbox { inbox: Inbox::new(), event, services: AtomicUsize::new(0) })
     }
 
     /// Leaves a message, and wakes the worker if it sleeps.
@@ -53,6 +67,11 @@ impl Mailbox {
             let written = rustix::io::write(&self.event, &1u64.to_ne_bytes());
             assert!(written.is_ok(), "an event can be signalled: {written:?}");
         }
+    }
+
+    /// Called by the worker when a service of its has gone.
+    pub(crate) fn service_gone(&self) {
+        self.services.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The messages, for the worker itself.

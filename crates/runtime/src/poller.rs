@@ -75,6 +75,7 @@ impl Poller {
             let interest = Interest {
                 readable: hung_up || flags.contains(EventFlags::IN),
                 writable: hung_up || flags.contains(EventFlags::OUT),
+                hang_up: hung_up,
             };
             ready.push((source_of(data), interest));
         }
@@ -104,6 +105,7 @@ fn source_of(data: EventData) -> Source {
 }
 
 fn flags_of(interest: Interest) -> EventFlags {
+    // A hang-up is reported without being asked for.
     let mut flags = EventFlags::empty();
     flags.set(EventFlags::IN, interest.readable);
     flags.set(EventFlags::OUT, interest.writable);

@@ -30,8 +30,20 @@ pub trait Service: Send {
     /// that a batch of replies costs one system call.
     fn flush(&mut self, cx: &mut Cx<'_>);
 
-    /// Memory may have come free since [`Cx::buffer`] last gave none to this service.
+    /// Memory may have come free since [`Cx::buffer`] last gave none to this service, and it is its
+    /// turn: what it does not ask for now the next one gets.
     fn retry(&mut self, cx: &mut Cx<'_>);
+
+    /// Whether it still waits for the memory that it did not get. Asked after each round of calls;
+    /// who has got some elsewhere, or wants none any more, holds up nobody behind him.
+    fn is_hungry(&self) -> bool {
+        true
+    }
+
+    /// Others have waited for memory for a while. Who keeps some without using it lets go of it.
+    fn squeeze(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
 
     /// The time set with [`Cx::set_deadline`] has come.
     fn deadline(&mut self, cx: &mut Cx<'_>);
@@ -50,6 +62,9 @@ pub struct Interest {
     pub readable: bool,
     /// To be written to.
     pub writable: bool,
+    /// To be given up: the other side has closed. Who is interested in nothing at all does not hear
+    /// of it.
+    pub hang_up: bool,
 }
 
 /// One I/O on a volume.

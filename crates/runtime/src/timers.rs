@@ -12,6 +12,8 @@ pub(crate) enum Event {
     Wish { disk: usize, why: Wish },
     /// A client's deadline, which was set for `at`.
     Deadline { client: usize, at: Time },
+    /// Somebody has waited for memory for a while.
+    Squeeze,
 }
 
 /// Times in their order. Of the wishes of one disk with one reason the earliest is kept; deadlines
@@ -20,18 +22,21 @@ pub(crate) enum Event {
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Time, Key)>>,
     wishes: Vec<[Option<Time>; Wish::ALL.len()]>,
+    has_squeeze: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Wish(usize, usize),
     Deadline(usize),
+    Squeeze,
 }
 
 impl Timers {
     /// For a worker with `disks` disks.
     pub(crate) fn new(disks: usize) -> Self {
-        Timers { heap: BinaryHeap::new(), wishes: vec![[None; Wish::ALL.len()]; disks] }
+        let wishes = vec![[None; Wish::ALL.len()]; disks];
+        Timers { heap: BinaryHeap::new(), wishes, has_squeeze: false }
     }
 
     pub(crate) fn wish(&mut self, disk: usize, at: Time, why: Wish) {
@@ -47,6 +52,16 @@ impl Timers {
         self.heap.push(Reverse((at, Key::Deadline(client))));
     }
 
+    pub(crate) fn squeeze(&mut self, at: Time) {
+        self.has_squeeze = true;
+        self.heap.push(Reverse((at, Key::Squeeze)));
+    }
+
+    /// Whether a squeeze is to come.
+    pub(crate) fn has_squeeze(&self) -> bool {
+        self.has_squeeze
+    }
+
     /// When to wake up.
     pub(crate) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((at, _))| *at)
@@ -58,6 +73,10 @@ impl Timers {
             let Reverse((at, key)) = *self.heap.peek().filter(|Reverse((at, _))| *at <= now)?;
             self.heap.pop();
             match key {
+                Key::Squeeze => {
+                    self.has_squeeze = false;
+                    return Some(Event::Squeeze);
+                }
                 Key::Deadline(client) => return Some(Event::Deadline { client, at }),
                 Key::Wish(disk, reason) => {
                     // An earlier wish may have replaced this one, and have fired.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use blkmq_core::{Done, Memory, Status, Time};
 use slab::Slab;
@@ -11,7 +12,7 @@ use tracing::error;
 
 use crate::buffer::BufferPool;
 use crate::clock::Clock;
-use crate::cx::{Cx, Disk, Hands, Owner, SCRATCH_BYTES};
+use crate::cx::{Cx, Disk, Hands, Hungry, Owner, SCRATCH_BYTES};
 use crate::mailbox::{Mailbox, Message};
 use crate::poller::{Poller, Source};
 use crate::port::{Port, Work};
@@ -22,6 +23,9 @@ use crate::volume::Placed;
 
 /// How many turns a round takes at each disk at most, before the sockets are looked at again.
 const TURNS_MAX: usize = 8;
+
+/// How often clients are asked whether they keep memory from others, while somebody waits for some.
+const SQUEEZE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a worker tells the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub(crate) struct Worker {
     ready: Vec<(Source, Interest)>,
     mail: Vec<Message>,
     done: Vec<Done>,
+    /// Somebody who waited for memory waits no longer.
+    has_sated: bool,
     report: Sender<Report>,
     stop: Stop,
 }
@@ -82,7 +88,7 @@ impl Worker {
         report: Sender<Report>,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
-        let readable = Interest { readable: true, writable: false };
+        let readable = Interest { readable: true, ..Interest::default() };
         poller.add(mailboxes[index].event(), Source::Mailbox, readable)?;
         for (disk, port) in ports.iter().enumerate() {
             if let Some(fd) = port.poll_fd() {
@@ -109,9 +115,9 @@ impl Worker {
             without_bounce: VecDeque::new(),
             reserve: bounce_bytes.map(|bytes| pool.get(bytes).expect("the pool is whole")),
             bounce_bytes,
-            hungry: VecDeque::new(),
+            hungry: Hungry::default(),
+            again: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
-            next_worker: index,
             pool,
         };
         Ok(Worker {
@@ -121,6 +127,7 @@ impl Worker {
             ready: Vec::new(),
             mail: Vec::new(),
             done: Vec::new(),
+            has_sated: false,
             report,
             stop: Stop::No,
         })
@@ -140,6 +147,7 @@ impl Worker {
             self.serve_ready();
             self.take_turns();
             self.finish_round();
+            self.go_on();
             self.feed_hungry();
             self.report_quiet();
         }
@@ -155,7 +163,7 @@ impl Worker {
         let timeout = if may_sleep {
             self.hands.timers.next().map(|at| at.since(self.hands.clock.now()))
         } else {
-            Some(std::time::Duration::ZERO)
+            Some(Duration::ZERO)
         };
         let waited = self.hands.poller.wait(timeout, &mut self.ready);
         if may_sleep {
@@ -186,6 +194,7 @@ impl Worker {
     fn fire_timers(&mut self) {
         while let Some(event) = self.hands.timers.fire(self.hands.now) {
             match event {
+                Event::Squeeze => self.squeeze(),
                 Event::Wish { disk, why } => self.hands.disks[disk].work.wishes.push(why),
                 Event::Deadline { client, at } => {
                     let is_current =
@@ -294,18 +303,59 @@ impl Worker {
     /// If memory has come back, those who wait for it try again, in their order. What they do is
     /// finished in the next round, which comes without sleep.
     fn feed_hungry(&mut self) {
-        let is_waited_for = !self.hands.hungry.is_empty() || !self.hands.without_bounce.is_empty();
-        if !is_waited_for || !self.hands.pool.take_freed() {
+        let Hungry { short, long } = &self.hands.hungry;
+        let is_anybody = !short.is_empty() || !long.is_empty();
+        if is_anybody && !self.hands.timers.has_squeeze() {
+            let at = self.hands.now + SQUEEZE_PAUSE;
+            self.hands.timers.squeeze(at);
+        }
+        let is_waited_for = is_anybody || !self.hands.without_bounce.is_empty();
+        let is_worth_while = self.hands.pool.take_freed() | std::mem::take(&mut self.has_sated);
+        if !is_waited_for || !is_worth_while {
             return;
         }
         // They hold memory already, so they go before those who would take more.
         self.hands.feed_unaligned();
-        for _ in 0..self.hands.hungry.len() {
-            let Some(client) = self.hands.hungry.pop_front() else { return };
+        self.feed(|hungry| &mut hungry.short);
+        self.feed(|hungry| &mut hungry.long);
+    }
+
+    /// Has those who wait for one kind of memory try again, until one of them gets none.
+    fn feed(&mut self, kind: fn(&mut Hungry) -> &mut VecDeque<usize>) {
+        let mut waiting = std::mem::take(kind(&mut self.hands.hungry));
+        while let Some(client) = waiting.pop_front() {
             if self.clients.contains(client) {
                 self.call(client, |service, cx| service.retry(cx));
             }
+            let still = kind(&mut self.hands.hungry);
+            if !still.is_empty() {
+                still.extend(waiting);
+                return;
+            }
         }
+    }
+
+    /// Has every client look whether it keeps memory from others, while somebody waits for some.
+    fn squeeze(&mut self) {
+        let Hungry { short, long } = &self.hands.hungry;
+        if short.is_empty() && long.is_empty() {
+            return;
+        }
+        let clients: Vec<usize> = self.clients.iter().map(|(client, _)| client).collect();
+        for client in clients {
+            self.call(client, |service, cx| service.squeeze(cx));
+        }
+    }
+
+    /// Those who wanted another round have it in the next one.
+    fn go_on(&mut self) {
+        let mut again = std::mem::take(&mut self.hands.again);
+        for client in again.drain(..) {
+            if self.clients.contains(client) {
+                self.touch(client);
+            }
+        }
+        self.hands.again = again;
     }
 
     /// Sends what was gathered, waits for what is wanted, and lets go who is finished.
@@ -319,16 +369,33 @@ impl Worker {
         self.touched = touched;
     }
 
+    /// Takes a client out of those who wait for memory. They may have waited for him alone.
+    fn sate(&mut self, client: usize) {
+        let Hungry { short, long } = &mut self.hands.hungry;
+        let before = short.len() + long.len();
+        if before > 0 {
+            short.retain(|hungry| *hungry != client);
+            long.retain(|hungry| *hungry != client);
+            self.has_sated |= short.len() + long.len() < before;
+        }
+    }
+
     /// Brings the poller in line with what a client wants, and drops the client if it is finished.
     fn update(&mut self, client: usize) {
+        let service = self.clients[client].service.as_ref().expect("no function of its runs");
+        let is_finished = service.is_finished();
+        if is_finished || !service.is_hungry() {
+            self.sate(client);
+        }
         let slot = &mut self.clients[client];
         let service = slot.service.as_ref().expect("no function of its runs");
-        if service.is_finished() {
+        if is_finished {
             let interest = slot.interest.take();
             if interest.is_some() {
                 self.let_go(client);
             }
             self.clients.remove(client);
+            self.hands.mailboxes[self.hands.index].service_gone();
             return;
         }
         let wanted = service.interest();

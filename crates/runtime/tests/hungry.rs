@@ -26,7 +26,7 @@ impl Service for Glutton {
     }
 
     fn interest(&self) -> Interest {
-        Interest { readable: true, writable: false }
+        Interest { readable: true, ..Interest::default() }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, _ready: Interest) {
@@ -75,7 +75,7 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 
 #[test]
 fn who_waits_for_memory_is_asked_again_when_some_came_back_and_not_before() {
-    let mut engine = Builder::new(1, 1 << 20).start().expect("an engine without disks starts");
+    let engine = Builder::new(1, 1 << 20).start().expect("an engine without disks starts");
     let (mut client, socket) = UnixStream::pair().expect("a pair of sockets");
     socket.set_nonblocking(true).expect("a socket can be told not to block");
     let (retries, served) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

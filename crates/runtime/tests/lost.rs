@@ -41,7 +41,7 @@ impl Service for Client {
     }
 
     fn interest(&self) -> Interest {
-        Interest { readable: !self.is_stopped, writable: false }
+        Interest { readable: !self.is_stopped, ..Interest::default() }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, _ready: Interest) {
@@ -119,7 +119,7 @@ fn a_client_is_answered_in_time_and_its_memory_is_kept_until_the_device_returns_
         prio: Priority::default(),
         read_only: false,
     });
-    let mut engine = builder.start().expect("an engine starts");
+    let engine = builder.start().expect("an engine starts");
     let (mut client, socket) = UnixStream::pair().expect("a pair of sockets");
     client.set_read_timeout(Some(LIMIT)).expect("a socket takes a time limit");
     socket.set_nonblocking(true).expect("a socket can be told not to block");

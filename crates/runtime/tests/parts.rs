@@ -52,7 +52,7 @@ impl Service for Hoarder {
     }
 
     fn interest(&self) -> Interest {
-        Interest { readable: !self.is_stopped, writable: false }
+        Interest { readable: !self.is_stopped, ..Interest::default() }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, _ready: Interest) {
@@ -124,7 +124,7 @@ fn parts_of_blocks_need_no_memory_that_others_have() {
         prio: Priority::default(),
         read_only: false,
     });
-    let mut engine = builder.start().expect("an engine starts");
+    let engine = builder.start().expect("an engine starts");
     let (mut client, socket) = UnixStream::pair().expect("a pair of sockets");
     client.set_read_timeout(Some(LIMIT)).expect("a socket takes a time limit");
     socket.set_nonblocking(true).expect("a socket can be told not to block");

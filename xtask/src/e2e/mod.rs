@@ -8,15 +8,20 @@ mod copy;
 mod ctl;
 mod durable;
 mod fio;
+mod hostile;
+mod idle;
 mod image;
 mod info;
 mod killed;
 mod mount;
 mod nbdsh;
+mod operate;
 mod pki;
+mod process;
 mod qemu;
 mod reconfigure;
 mod resize;
+mod restart;
 mod server;
 mod sockets;
 mod stop;
@@ -32,7 +37,7 @@ use crate::exec::interrupted;
 use crate::test::{Run, Tally};
 pub(crate) use image::{Folder, make_image};
 use server::Server;
-pub(crate) use server::{Peer, Setup, ready_uris};
+pub(crate) use server::{More, Peer, Setup, ready_uris};
 
 /// What the checks of a run share.
 pub(crate) struct Stage {
@@ -157,6 +162,14 @@ parts! {
     stop,
     /// Clients that die in mid-transfer.
     killed,
+    /// A server that is killed and started again under clients that reconnect.
+    restart,
+    /// Reloads, dead devices, full disks, and what a service manager hands over and is told.
+    operate,
+    /// Malformed clients, and crowds of them beside a client that behaves.
+    hostile,
+    /// What a thousand clients cost that do nothing.
+    idle,
     /// A disk that loses its power: promises of durability are kept.
     durable,
     /// `blkmq ctl`, limits and the watchdog.

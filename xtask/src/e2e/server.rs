@@ -39,6 +39,16 @@ pub(crate) struct Setup {
     pub(crate) tls: Option<Tls>,
     pub(crate) volume_bytes: u64,
     pub(crate) stop_timeout: &'static str,
+    /// More keys, a line each, for `[disk.main]`, `[server]` and `[export.nbd]`.
+    pub(crate) more: More,
+}
+
+/// Keys that few checks need.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct More {
+    pub(crate) disk: &'static str,
+    pub(crate) server: &'static str,
+    pub(crate) nbd: &'static str,
 }
 
 /// How connections are encrypted. The files lie in the server's folder.
@@ -75,6 +85,7 @@ impl Setup {
             tls: None,
             volume_bytes,
             stop_timeout: "30s",
+            more: More::default(),
         }
     }
 
@@ -113,17 +124,20 @@ impl Setup {
         let tcp = if self.tcp { format!(", \"tcp:127.0.0.1:{port}\"") } else { String::new() };
         format!(
             "[disk.main]\ndriver = \"{}\"\n{path}size = \"{}\"\nscheduler = \"{}\"\n\
-             {depth}{block}\n\
+             {depth}{block}{}\n\
              [volume.gold]\ndisk = \"main\"\noffset = \"0\"\nsize = \"{size}\"\nweight = 800\n\n\
              [volume.bronze]\ndisk = \"main\"\noffset = \"{size}\"\nsize = \"{size}\"\n\
              weight = 100\nread_only = {}\n\n\
-             [server]\nstop_timeout = \"{}\"\n\n\
-             [export.nbd]\ndefault = \"gold\"\nlisten = [\"unix:{folder}/nbd.sock\"{tcp}]\n{tls}",
+             [server]\nstop_timeout = \"{}\"\n{}\n\
+             [export.nbd]\ndefault = \"gold\"\nlisten = [\"unix:{folder}/nbd.sock\"{tcp}]\n{}\n{tls}",
             self.driver,
             2 * size,
             self.scheduler,
+            self.more.disk,
             self.bronze_read_only,
             self.stop_timeout,
+            self.more.server,
+            self.more.nbd,
         )
     }
 }

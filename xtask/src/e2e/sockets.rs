@@ -63,10 +63,12 @@ fn serve(stage: &Stage) -> Result<Server> {
 
 fn mode(stage: &Stage) -> Result<()> {
     let server = serve(stage)?;
-    let facts = fs::metadata(server.join("nbd.sock"))?;
-    ensure!(facts.file_type().is_socket(), "nbd.sock is no socket");
-    let mode = facts.permissions().mode() & 0o777;
-    ensure!(mode == 0o600, "the socket's mode is {mode:o}");
+    for name in ["nbd.sock", "control.sock"] {
+        let facts = fs::metadata(server.join(name))?;
+        ensure!(facts.file_type().is_socket(), "{name} is no socket");
+        let mode = facts.permissions().mode() & 0o777;
+        ensure!(mode == 0o600, "the mode of {name} is {mode:o}");
+    }
     server.stop().map(drop)
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use super::{Check, Server, Setup, Stage};
-use crate::exec::{Call, Running};
+use crate::exec::{Call, Done, Running};
 use crate::test::PYTHON;
 
 const WRITER: &str = include_str!("writer.py");
@@ -37,7 +37,7 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 /// A writer on one volume, and where it will report.
-struct Writer {
+pub(super) struct Writer {
     process: Running,
     volume: &'static str,
     report: PathBuf,
@@ -46,10 +46,29 @@ struct Writer {
 impl Writer {
     fn start(server: &Server, volume: &'static str, first: u64) -> Result<Writer> {
         let report = server.join(&format!("report-{volume}-{first}"));
-        let call = Call::new(PYTHON).args(["-c", WRITER, server.uri(volume)]);
-        let numbers = [first, BLOCKS, DEPTH].map(|number| number.to_string());
-        let process = call.args(numbers).arg(&report).start()?;
+        let process = Writer::call(server.uri(volume), first, &report).start()?;
         Ok(Writer { process, volume, report })
+    }
+
+    /// The writer of this number on gold, wherever that is served.
+    pub(super) fn start_at(uri: &str, nth: u64, report: PathBuf) -> Result<Writer> {
+        let process = Writer::call(uri, nth * BLOCKS, &report).start()?;
+        Ok(Writer { process, volume: "gold", report })
+    }
+
+    fn call(uri: &str, first: u64, report: &Path) -> Call {
+        let numbers = [first, BLOCKS, DEPTH].map(|number| number.to_string());
+        Call::new(PYTHON).args(["-c", WRITER, uri]).args(numbers).arg(report)
+    }
+
+    /// Whether it has stopped writing.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        self.process.has_ended()
+    }
+
+    /// Waits until it has noticed that its server is gone, and has reported.
+    pub(super) fn wait(self, limit: Duration) -> Result<Done> {
+        self.process.wait(limit)
     }
 }
 
@@ -85,7 +104,7 @@ fn kept(stage: &Stage, change: fn(Setup) -> Setup) -> Result<()> {
 
 /// Checks each block against the writer's report: it holds what was acknowledged last, or what was
 /// in flight after that, and holds it whole. Answers how many blocks were acknowledged.
-fn expect_kept(image: &[u8], report: &str) -> Result<usize> {
+pub(super) fn expect_kept(image: &[u8], report: &str) -> Result<usize> {
     let mut acknowledged_blocks = 0;
     for line in report.lines() {
         let numbers: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use crate::args::ServeArgs;
-use crate::{config, server};
+use crate::config;
+use crate::server::{self, Source};
 
 /// Serves what the configuration names.
 ///
@@ -11,14 +12,12 @@ use crate::{config, server};
 ///
 /// Complaints about the configuration.
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = match &args.config {
-        Some(path) => config::load(path)?,
-        None if args.print_config => {
-            print!("{}", config::built_in_text()?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        None => config::built_in()?,
-    };
+    if args.print_config && args.config.is_none() {
+        print!("{}", config::built_in_text()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let source = args.config.clone().map_or(Source::BuiltIn, Source::File);
+    let config = source.read()?;
     if args.print_config {
         print!("{config}");
         return Ok(ExitCode::SUCCESS);
@@ -27,5 +26,5 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         println!("{} disks, {} volumes", config.disks.len(), config.volumes.len());
         return Ok(ExitCode::SUCCESS);
     }
-    server::run(&config)
+    server::run(config, source)
 }

@@ -75,6 +75,14 @@ impl Driver {
 }
 
 impl Scheduler {
+    /// Its name in the configuration, which is that of sysfs.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Scheduler::None => "none",
+            Scheduler::MqDeadline(_) => "mq-deadline",
+        }
+    }
+
     /// The scheduler of a name, with its attributes as they are at first; nothing if there is none.
     pub(crate) fn named(name: &str) -> Option<Scheduler> {
         match name {

@@ -150,7 +150,10 @@ fn read<'a>(
         group::check_used(tables, &groups);
     }
     let server = server::read_server(root.table("server").as_ref());
-    let nbd = server::read_export(root.table("export").as_ref(), &volumes, around);
+    let export = root.table("export");
+    let nbd = server::read_export(export.as_ref(), &volumes, around);
+    let nbd_table = export.as_ref().and_then(|export| export.table("nbd"));
+    server::check_memory(nbd_table.as_ref(), &server, &nbd);
     let control = server::read_control(root.table("control").as_ref(), &nbd, around);
     Ok(Config { disks, volumes, groups, server, nbd, control })
 }

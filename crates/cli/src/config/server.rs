@@ -8,6 +8,7 @@ use super::Surroundings;
 use super::reader::{Field, Table};
 use super::tls::{self, Tls};
 use super::volume::Volume;
+use crate::units::render_size;
 
 /// Bounds of the whole server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub(super) const CONTROL_SOCKET: &str = "control.sock";
 /// Less memory than this could not hold a few of the longest requests.
 const MIN_MEMORY_BYTES: u64 = 64 << 20;
 
+/// With less memory for each client that there may be there would be less than two pages that could
+/// be promised to it, after rounding.
+const CLIENT_MIN_BYTES: u64 = 32 << 10;
+
 /// Reads `[server]`, noting what is wrong.
 pub(super) fn read_server(table: Option<&Table<'_>>) -> Server {
     let mut server = Server {
@@ -76,6 +81,30 @@ pub(super) fn read_server(table: Option<&Table<'_>>) -> Server {
         server.watchdog = (!patience.is_zero()).then_some(patience);
     }
     server
+}
+
+/// Notes if there is too little memory to promise some to each client.
+pub(super) fn check_memory(table: Option<&Table<'_>>, server: &Server, nbd: &Nbd) {
+    let clients = u64::from(nbd.max_connections);
+    let needs_bytes = clients * CLIENT_MIN_BYTES;
+    if server.memory_limit_bytes >= needs_bytes {
+        return;
+    }
+    let field = table.and_then(|nbd| nbd.get("max_connections"));
+    // As many as there may be unless told otherwise fit in what every server has to have, and less
+    // is complained of elsewhere.
+    let Some(field) = field else { return };
+    field.complain(
+        format!(
+            "{clients} clients are too many for a `server.memory_limit` of {}",
+            render_size(server.memory_limit_bytes)
+        ),
+        format!(
+            "write at most {}, or raise memory_limit to {}",
+            server.memory_limit_bytes / CLIENT_MIN_BYTES,
+            render_size(needs_bytes)
+        ),
+    );
 }
 
 /// Reads `[control]`, noting what is wrong: the path of the control socket.

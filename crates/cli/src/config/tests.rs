@@ -527,6 +527,11 @@ const REFUSALS: &[(&str, &str)] = &[
         "t.toml:2:16: `server.stop_timeout` is 0\n  mend: write a time above 0, as in \"10s\"",
     ),
     (
+        "[disk.d]\ndriver = 'null'\n[export.nbd]\nmax_connections = 9000",
+        "t.toml:4:19: 9000 clients are too many for a `server.memory_limit` of 256M\n  \
+         mend: write at most 8192, or raise memory_limit to 288000k",
+    ),
+    (
         "[server]\nmemory_limit = '1M'",
         "t.toml:2:16: `server.memory_limit` is too little for a server\n  \
          mend: write \"64M\" or more",

@@ -1,5 +1,6 @@
 //! From a configuration to an engine and its listeners.
 
+use std::io;
 use std::sync::Arc;
 
 use blkmq_core::{Deadline, GroupId, Limits, Priority, Rates, SECTOR_SIZE_BYTES, TenantConfig};
@@ -8,10 +9,13 @@ use blkmq_exports::nbd::server::{
     Identity, ListenAddress, Listener, Places, Published, ServerConfig, Tls,
 };
 use blkmq_exports::nbd::{BlockSizes, Export, Exports, Features};
-use blkmq_runtime::{Builder, DiskConfig, DiskId, VolumeId, WORKERS_MAX};
+use blkmq_runtime::{
+    BUFFER_MAX_BYTES, Builder, DiskConfig, DiskId, PAGE_BYTES, SERVICES_MAX, VolumeId, WORKERS_MAX,
+};
 
 use crate::complaint::Complaint;
 use crate::config::{Config, Disk, Driver, Group, Listen, Scheduler, Volume};
+use crate::server::systemd::{Handed, Socket};
 
 /// What is served, for whoever changes it.
 pub(super) struct Served {
@@ -21,16 +25,22 @@ pub(super) struct Served {
     pub(super) block_bytes: Vec<u64>,
 }
 
-/// Opens the devices and listens, but serves nobody yet.
+/// Opens the devices and listens, but serves nobody yet. Sockets that were handed to us take the
+/// place of the addresses in the configuration.
 ///
 /// # Errors
 ///
 /// A complaint about the first thing that cannot be had.
-pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>, Served), Complaint> {
+pub(super) fn build(
+    config: &Config,
+    handed: Handed,
+) -> Result<(Builder, Vec<Listener>, Served), Complaint> {
     let workers = nr_workers(config);
     let memory_limit_bytes =
         usize::try_from(config.server.memory_limit_bytes).unwrap_or(usize::MAX);
     let mut builder = Builder::new(workers, memory_limit_bytes);
+    let own_bytes = own_bytes(config, workers);
+    builder.promise(config.nbd.max_connections as usize, own_bytes);
     let mut disks = Vec::new();
     for disk in &config.disks {
         let is_read_only = config
@@ -66,17 +76,14 @@ pub(super) fn build(config: &Config) -> Result<(Builder, Vec<Listener>, Served),
         handshake_timeout: config.nbd.handshake_timeout,
         quota_bytes: share_bytes.max(u64::from(payload_max_bytes)),
         tls: tls(config)?,
+        own_bytes,
         ..ServerConfig::new(
             Arc::new(exports),
             volumes,
             Places::new(config.nbd.max_connections as usize),
         )
     });
-    let listen = |address| {
-        Listener::bind(&listen_address(address), Arc::clone(&server))
-            .map_err(|error| complaint("export.nbd.listen", &error))
-    };
-    let listeners = config.nbd.listen.iter().map(listen).collect::<Result<_, _>>()?;
+    let listeners = listen(config, handed, &server)?;
     let block_of = |volume: &Volume| block_bytes(&disks[volume.disk].1);
     let block_bytes = config.volumes.iter().map(block_of).collect();
     Ok((builder, listeners, Served { exports: server.exports.clone(), block_bytes }))
@@ -87,6 +94,41 @@ fn tls(config: &Config) -> Result<Tls, Complaint> {
     let identity =
         Identity::load(&tls.files).map_err(|error| complaint("export.nbd.tls", &error))?;
     Ok(if tls.is_required { Tls::Required(identity) } else { Tls::Optional(identity) })
+}
+
+/// Listens at the sockets that were handed to us, or else where the configuration says.
+fn listen(
+    config: &Config,
+    handed: Handed,
+    server: &Arc<ServerConfig>,
+) -> Result<Vec<Listener>, Complaint> {
+    if handed.nbd.is_empty() {
+        let listen = |address| {
+            Listener::bind(&listen_address(address), Arc::clone(server))
+                .map_err(|error| complaint("export.nbd.listen", &error))
+        };
+        return config.nbd.listen.iter().map(listen).collect();
+    }
+    let adopt = |socket| match socket {
+        Socket::Unix(socket) => Listener::adopt_unix(socket, Arc::clone(server)),
+        Socket::Tcp(socket) => Listener::adopt_tcp(socket, Arc::clone(server)),
+    };
+    let adopted = handed.nbd.into_iter().map(adopt).collect::<io::Result<_>>();
+    adopted.map_err(|error| Complaint {
+        source: "LISTEN_FDS".to_owned(),
+        place: None,
+        what: format!("a socket that was handed to us cannot be served: {error}"),
+        mend: "hand over stream sockets that listen, as systemd's ListenStream= does".to_owned(),
+    })
+}
+
+/// What is promised to each client: together they get a quarter of the memory.
+fn own_bytes(config: &Config, workers: u16) -> usize {
+    let clients = u64::from(config.nbd.max_connections).div_ceil(workers.into());
+    let quarter_bytes = config.server.memory_limit_bytes / u64::from(workers) / 4;
+    let each_bytes = quarter_bytes / (clients + SERVICES_MAX as u64);
+    let each_bytes = usize::try_from(each_bytes).unwrap_or(usize::MAX).min(BUFFER_MAX_BYTES);
+    each_bytes / PAGE_BYTES * PAGE_BYTES
 }
 
 /// The groups of a disk, in the order in which its queue numbers them.

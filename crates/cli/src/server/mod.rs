@@ -2,9 +2,12 @@
 
 mod build;
 pub(crate) mod control;
+mod descriptors;
 #[cfg(test)]
 mod fake;
+mod reload;
 mod signals;
+mod systemd;
 mod watchdog;
 
 use std::io::{Write, stdout};
@@ -13,44 +16,57 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use blkmq_runtime::StopError;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::Config;
-use control::Bound;
+use control::{Board, Bound, Space};
+use reload::Reloader;
+pub(crate) use reload::Source;
 use signals::{Signal, Signals};
 use watchdog::Patience;
 
-/// Serves until it is told to stop.
+/// Serves `config`, which came from `source`, until it is told to stop.
 ///
 /// # Errors
 ///
 /// Complaints about what the configuration names (a file in use, an address taken), and what the
 /// system refuses.
-pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: Config, source: Source) -> anyhow::Result<ExitCode> {
+    let mut handed = systemd::take_sockets().context("taking sockets from the service manager")?;
     // From here on a signal is heard, so that one that comes early is not lost.
     let mut signals = Signals::catch().context("catching signals")?;
-    let (builder, listeners, served) = build::build(config)?;
-    let control =
-        Bound::bind(config).map_err(|error| build::complaint("control.socket", &error))?;
+    descriptors::make_room(&config)?;
+    let control = handed.control.take();
+    let (builder, listeners, served) = build::build(&config, handed)?;
+    let control = match control {
+        Some(socket) => Bound::adopt(socket).context("taking the control socket")?,
+        None => Bound::bind(&config).map_err(|error| build::complaint("control.socket", &error))?,
+    };
     let uris: Vec<String> = listeners
         .iter()
         .flat_map(|listener| config.volumes.iter().map(|volume| listener.uri(&volume.name)))
         .collect();
-    let mut engine = builder.start().context("starting the workers")?;
+    let engine = builder.start().context("starting the workers")?;
     for listener in listeners {
         engine.adopt(Box::new(listener));
     }
     let patience = Arc::new(Patience::new(config.server.watchdog));
-    watchdog::start(config, &engine, Arc::clone(&patience)).context("starting the watchdog")?;
+    watchdog::start(&config, &engine, Arc::clone(&patience)).context("starting the watchdog")?;
+    let space = Space::new(&config, &served.block_bytes, engine.sizes(), served.exports);
+    let board = Board::new(&config, engine.controls(), space, engine.clock(), patience);
+    let board = Arc::new(board);
     // It is there until the end, so that a stop that hangs can be looked into.
-    let control =
-        control.serve(config, &engine, &served, patience).context("serving the control socket")?;
+    let control = control.serve(Arc::clone(&board)).context("serving the control socket")?;
+    let reloader = Reloader::start(source, config, Arc::clone(&board)).context("starting")?;
     announce(&uris).context("telling that the server is ready")?;
+    systemd::ready("serving");
     while signals.wait() == Signal::Reload {
-        warn!("SIGHUP: the configuration is read at the start; restart the server to change it");
+        reloader.wish();
     }
-    info!(timeout = ?config.server.stop_timeout, "stopping; what was accepted is completed");
-    let stopped = engine.stop(config.server.stop_timeout);
+    let timeout = board.stop_timeout();
+    info!(?timeout, "stopping; what was accepted is completed");
+    systemd::stopping(timeout);
+    let stopped = engine.stop(timeout);
     drop(control);
     match stopped {
         Ok(()) => Ok(ExitCode::SUCCESS),

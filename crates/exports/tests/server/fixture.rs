@@ -34,6 +34,7 @@ pub(crate) struct Wanted {
     pub(crate) memory_bytes: usize,
     pub(crate) max_payload_bytes: u32,
     pub(crate) quota_bytes: u64,
+    pub(crate) own_bytes: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) tls: Tls,
@@ -47,6 +48,7 @@ impl Default for Wanted {
             memory_bytes: 64 << 20,
             max_payload_bytes: 4 << 20,
             quota_bytes: 16 << 20,
+            own_bytes: 64 << 10,
             handshake_timeout: Duration::from_secs(10),
             max_connections: 16,
             tls: Tls::Off,
@@ -68,6 +70,7 @@ impl Server {
 
     pub(crate) fn with(device: impl Device, wanted: &Wanted) -> Self {
         let mut builder = Builder::new(wanted.workers, wanted.memory_bytes);
+        builder.promise(wanted.max_connections, wanted.own_bytes);
         let disk = DiskConfig {
             nr_requests: 256,
             queue_depth: None,
@@ -92,6 +95,7 @@ impl Server {
             handshake_timeout: wanted.handshake_timeout,
             quota_bytes: wanted.quota_bytes,
             tls: wanted.tls.clone(),
+            own_bytes: wanted.own_bytes,
             ..ServerConfig::new(Arc::new(exports), vec![volume], places)
         });
         let folder = Folder::new();
@@ -106,7 +110,7 @@ impl Server {
     pub(crate) fn listen(&mut self, address: &ListenAddress) -> ListenAddress {
         let listener = Listener::bind(address, Arc::clone(&self.config)).unwrap();
         let at = listener.address().clone();
-        self.engine.as_mut().unwrap().adopt(Box::new(listener));
+        self.engine.as_ref().unwrap().adopt(Box::new(listener));
         at
     }
 

@@ -8,5 +8,6 @@ mod extended;
 mod fixture;
 mod gate;
 mod listeners;
+mod memory;
 mod requests;
 mod tls;

@@ -27,14 +27,15 @@ use crate::wire::{Entry, Failure};
 const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The running server.
-pub(super) struct Board {
+pub(in crate::server) struct Board {
     pub(super) disks: Vec<Disk>,
     pub(super) volumes: Vec<Volume>,
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     space: Space,
     workers: u16,
     pub(super) clock: Clock,
-    patience: Arc<Patience>,
+    pub(super) patience: Arc<Patience>,
+    pub(super) stop_timeout: Mutex<Duration>,
     change_limit: Duration,
 }
 
@@ -44,9 +45,9 @@ pub(super) struct Disk {
     pub(super) driver: &'static str,
     pub(super) control: Arc<dyn DiskControl>,
     fixed: Vec<(&'static str, String)>,
-    io_timeout: Mutex<Option<Duration>>,
+    pub(super) io_timeout: Mutex<Option<Duration>>,
     /// A change waits for the device.
-    changing: Arc<AtomicBool>,
+    pub(super) changing: Arc<AtomicBool>,
 }
 
 /// A volume.
@@ -59,8 +60,9 @@ pub(super) struct Volume {
     limits: Mutex<LimitsSpec>,
 }
 
-struct Group {
-    name: String,
+/// What volumes share.
+pub(super) struct Group {
+    pub(super) name: String,
     disk: usize,
     on_disk: GroupId,
     limits: Mutex<LimitsSpec>,
@@ -68,7 +70,7 @@ struct Group {
 
 /// What a key stands for; numbers are those of the board's lists.
 #[derive(Clone, Debug)]
-enum Key {
+pub(super) enum Key {
     Fixed(String),
     Scheduler(usize),
     NrRequests(usize),
@@ -80,10 +82,11 @@ enum Key {
     VolumeLimit(usize, &'static str),
     GroupLimit(usize, &'static str),
     Watchdog,
+    StopTimeout,
 }
 
 impl Board {
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         config: &Config,
         controls: &[Arc<dyn DiskControl>],
         space: Space,
@@ -122,8 +125,14 @@ impl Board {
             workers: nr_workers(config),
             clock,
             patience,
+            stop_timeout: Mutex::new(config.server.stop_timeout),
             change_limit: CHANGE_LIMIT,
         }
+    }
+
+    /// How long a stop may take.
+    pub(in crate::server) fn stop_timeout(&self) -> Duration {
+        *locked(&self.stop_timeout)
     }
 
     /// The value of a key, or of all keys below it.
@@ -196,6 +205,12 @@ impl Board {
                 self.set_limits(key, spec);
             }
             Key::Watchdog => self.patience.set(optional_time(name, value)?),
+            Key::StopTimeout => {
+                let timeout = optional_time(name, value)?.ok_or_else(|| {
+                    Failure::wrong(format!("`{name}` is 0"), "write a time above 0, as in 10s")
+                })?;
+                *locked(&self.stop_timeout) = timeout;
+            }
         }
         Ok(())
     }
@@ -251,7 +266,7 @@ impl Board {
         }
     }
 
-    fn set_limits(&self, key: &Key, spec: LimitsSpec) {
+    pub(super) fn set_limits(&self, key: &Key, spec: LimitsSpec) {
         let mut current = locked(self.limits(key).expect("the key is a limit's"));
         // Set with the lock held, so that what is kept and what holds are the same.
         match *key {
@@ -269,7 +284,7 @@ impl Board {
     }
 
     /// The volume or group of that name, as the key of one of its limits.
-    fn owner(&self, owner: &str) -> Option<Key> {
+    pub(super) fn owner(&self, owner: &str) -> Option<Key> {
         let (kind, name) = owner.split_once('.')?;
         let any = limits::KEYS[0];
         let volume = || self.volumes.iter().position(|volume| volume.name == name);
@@ -320,6 +335,7 @@ impl Board {
             keys.extend(limits::KEYS.map(limit));
         }
         keys.push(("server.watchdog".to_owned(), Key::Watchdog));
+        keys.push(("server.stop_timeout".to_owned(), Key::StopTimeout));
         keys
     }
 
@@ -347,6 +363,7 @@ impl Board {
                 locked(self.limits(key).expect("the key is a limit's")).get(limit)
             }
             Key::Watchdog => render_time(self.patience.get().unwrap_or_default()),
+            Key::StopTimeout => render_time(self.stop_timeout()),
         }
     }
 }
@@ -369,7 +386,7 @@ fn fixed(disk: &config::Disk) -> Vec<(&'static str, String)> {
     fixed
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept is a value that is exchanged as a whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

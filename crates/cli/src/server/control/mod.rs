@@ -4,6 +4,7 @@
 //! workers: one that accepts, and one a connection, of which there are at most [`CONNECTIONS_MAX`].
 //! A client that says too much, or takes too long for a request or an answer, is disconnected.
 
+mod apply;
 mod board;
 mod dump;
 mod iosched;
@@ -21,15 +22,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use blkmq_exports::{UnixSocket, UnixSocketError};
-use blkmq_runtime::Engine;
 use tracing::warn;
 
-use super::build::Served;
-use super::watchdog::Patience;
 use crate::config::Config;
 use crate::wire::{Answer, Failure};
-use board::Board;
-use space::Space;
+
+pub(super) use board::Board;
+pub(super) use space::Space;
 
 pub(super) use dump::files as dump_files;
 pub(crate) use dump::{short, text as dump_text};
@@ -66,22 +65,21 @@ impl Bound {
         UnixSocket::bind(&config.control).map(Bound)
     }
 
-    /// Answers whoever connects.
+    /// Takes the socket at which a service manager listens for us.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UnixSocket::adopt`].
+    pub(super) fn adopt(listener: UnixListener) -> io::Result<Bound> {
+        UnixSocket::adopt(listener).map(Bound)
+    }
+
+    /// Answers whoever connects about what is on `board`.
     ///
     /// # Errors
     ///
     /// If there is no thread or descriptor to be had.
-    pub(super) fn serve(
-        self,
-        config: &Config,
-        engine: &Engine,
-        served: &Served,
-        patience: Arc<Patience>,
-    ) -> io::Result<Control> {
-        let exports = served.exports.clone();
-        let space = Space::new(config, &served.block_bytes, engine.sizes(), exports);
-        let board =
-            Arc::new(Board::new(config, engine.controls(), space, engine.clock(), patience));
+    pub(super) fn serve(self, board: Arc<Board>) -> io::Result<Control> {
         let listener = UnixListener::from(self.0.socket().try_clone()?);
         listener.set_nonblocking(false)?;
         let is_stopping = Arc::new(AtomicBool::new(false));

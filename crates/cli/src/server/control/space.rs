@@ -10,7 +10,7 @@ use crate::units::{parse_size, render_size};
 use crate::wire::Failure;
 
 /// The volumes on their disks. Numbers are those of the configuration's lists.
-pub(super) struct Space {
+pub(in crate::server) struct Space {
     places: Vec<Place>,
     sizes: VolumeSizes,
     exports: Published,
@@ -30,7 +30,7 @@ struct Place {
 
 impl Space {
     /// The volumes of `config`, each with the logical block of its disk.
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         config: &Config,
         block_bytes: &[u64],
         sizes: VolumeSizes,

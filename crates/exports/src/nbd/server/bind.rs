@@ -1,8 +1,9 @@
 //! Taking an address to listen at.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use thiserror::Error;
@@ -68,6 +69,23 @@ pub(super) fn bind(address: &ListenAddress) -> Result<Bound, BindError> {
         }
         ListenAddress::Tcp(at) => bind_tcp(*at).map_err(|errno| refused(address, errno.into())),
     }
+}
+
+/// Takes a unix socket at which a service manager listens for us.
+pub(super) fn adopt_unix(listener: UnixListener) -> io::Result<Bound> {
+    let unix = UnixSocket::adopt(listener)?;
+    let address = ListenAddress::Unix(unix.path().to_owned());
+    Ok(Bound { socket: Socket::Unix(unix), address })
+}
+
+/// Takes a TCP socket at which a service manager listens for us.
+pub(super) fn adopt_tcp(listener: TcpListener) -> io::Result<Bound> {
+    if !sockopt::socket_acceptconn(&listener)? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+    }
+    listener.set_nonblocking(true)?;
+    let address = ListenAddress::Tcp(listener.local_addr()?);
+    Ok(Bound { socket: Socket::Tcp(listener.into()), address })
 }
 
 fn bind_tcp(at: SocketAddr) -> rustix::io::Result<Bound> {

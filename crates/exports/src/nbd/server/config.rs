@@ -1,8 +1,8 @@
 //! What all connections of a server share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use blkmq_core::SECTOR_SIZE_BYTES;
 use blkmq_runtime::{BUFFER_MAX_BYTES, VolumeId};
@@ -26,11 +26,21 @@ pub struct ServerConfig {
     /// bytes. A single request may exceed it. A client that does not read its replies keeps this
     /// much from the others.
     pub quota_bytes: u64,
+    /// How much of that is promised to each connection, in bytes, whatever the others hold; the
+    /// engine has to have been told so ([`blkmq_runtime::Builder::promise`]).
+    pub own_bytes: usize,
     /// How many clients there may be.
     pub places: Places,
     /// Whether they may, or must, encrypt their connections.
     pub tls: Tls,
+    /// What all connections keep of what they have read.
+    pub kept: KeptBytes,
 }
+
+/// How much all connections keep together of what they have read and found no room for. Clones
+/// count together.
+#[derive(Clone, Debug, Default)]
+pub struct KeptBytes(Arc<AtomicUsize>);
 
 /// How many clients a server takes, over all its listeners and their successors: clones count
 /// together.
@@ -43,9 +53,15 @@ pub struct Places {
 struct Shared {
     max: usize,
     taken: AtomicUsize,
-    /// It was logged that all are taken, and none has come free since.
-    is_told: AtomicBool,
+    /// When it was logged last that all are taken.
+    told_at: Mutex<Option<Instant>>,
 }
+
+/// How often it is logged at most that clients are turned away: they could have a log filled.
+const TOLD_PAUSE: Duration = Duration::from_secs(60);
+
+/// How much connections keep together before each of them reads less at a time.
+const KEPT_MAX_BYTES: usize = 8 << 20;
 
 /// One client's place.
 #[derive(Debug)]
@@ -61,8 +77,10 @@ impl ServerConfig {
             volumes,
             handshake_timeout: Duration::from_secs(10),
             quota_bytes: 64 << 20,
+            own_bytes: 0,
             places,
             tls: Tls::Off,
+            kept: KeptBytes::default(),
         }
     }
 
@@ -88,8 +106,8 @@ impl ServerConfig {
 impl Places {
     /// Places for `max` clients.
     pub fn new(max: usize) -> Self {
-        let (taken, is_told) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Places { shared: Arc::new(Shared { max, taken, is_told }) }
+        let taken = AtomicUsize::new(0);
+        Places { shared: Arc::new(Shared { max, taken, told_at: Mutex::new(None) }) }
     }
 
     /// How many clients there may be at once.
@@ -110,16 +128,36 @@ impl Places {
         Some(Place { shared: Arc::clone(&self.shared) })
     }
 
-    /// Whether it is the first time since a place came free that there is none.
+    /// Whether it is time to say that all are taken.
     pub(super) fn is_news(&self) -> bool {
-        !self.shared.is_told.swap(true, Ordering::Relaxed)
+        // A time is never half changed.
+        let mut told_at = self.shared.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = told_at.is_none_or(|at| at.elapsed() >= TOLD_PAUSE);
+        if is_news {
+            *told_at = Some(Instant::now());
+        }
+        is_news
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.taken.fetch_sub(1, Ordering::Relaxed);
-        self.shared.is_told.store(false, Ordering::Relaxed);
+    }
+}
+
+impl KeptBytes {
+    /// Whether there is so much that nobody should come to keep more than he must.
+    pub(super) fn is_much(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= KEPT_MAX_BYTES
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sub(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -139,6 +177,6 @@ mod tests {
         drop(first);
         assert_eq!(places.taken(), 1);
         assert!(places.take().is_some());
-        assert!(places.is_news(), "a place had come free");
+        assert!(!places.is_news(), "it is not told again so soon");
     }
 }

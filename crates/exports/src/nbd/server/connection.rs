@@ -6,11 +6,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blkmq_core::Time;
 use blkmq_runtime::{Cx, Interest, IoDone, Service};
 use rustix::net::{Shutdown, shutdown};
 use tracing::{debug, info};
 
-use super::config::{Place, ServerConfig};
+use super::config::{KeptBytes, Place, ServerConfig};
 use super::outbox::Outbox;
 use super::requests::{Flow, Requests};
 use super::timer::Timer;
@@ -21,6 +22,9 @@ use crate::nbd::{Closed, Exports, Handshake, Outcome};
 /// TCP, where closing first could destroy the last replies, or to end its handshake when the server
 /// stops.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// How much is read at a time while connections keep much of what they have read, in bytes.
+const WINDOW_MIN_BYTES: usize = 4 << 10;
 
 /// A client.
 pub(super) struct Connection {
@@ -36,6 +40,8 @@ pub(super) struct Connection {
     kept: Kept,
     /// Nothing more is read until there is room again.
     is_stalled: bool,
+    /// Since when the client has taken nothing of what is there for it.
+    stuck_since: Option<Time>,
     timer: Timer,
     has_begun: bool,
     /// Given back when the client is gone for good.
@@ -79,6 +85,8 @@ enum End {
 struct Kept {
     bytes: Vec<u8>,
     at: usize,
+    /// Where `bytes` are counted; absent if there are none.
+    counted: Option<KeptBytes>,
 }
 
 impl Connection {
@@ -106,6 +114,7 @@ impl Connection {
             outbox,
             kept: Kept::default(),
             is_stalled: false,
+            stuck_since: None,
             timer: Timer::default(),
             has_begun: false,
             _place: place,
@@ -124,14 +133,19 @@ impl Service for Connection {
             End::Leaving | End::Gone => false,
             End::Parting => true,
         };
-        let is_waiting = !self.outbox.is_empty() || self.transport.wants_write();
-        Interest { readable, writable: self.end != End::Gone && is_waiting }
+        let writable = !self.outbox.is_empty() || self.transport.wants_write();
+        // Else a client that has gone would keep its place among those who wait for memory.
+        let hang_up = self.is_hungry() && !writable && self.in_flight() == 0;
+        Interest { readable, writable: self.end != End::Gone && writable, hang_up }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest) {
         // A hang-up counts as readable even while nothing is to be read. It is found out later.
-        if ready.readable && self.interest().readable {
+        let interest = self.interest();
+        if ready.readable && interest.readable {
             self.receive(cx);
+        } else if ready.hang_up && interest.hang_up {
+            self.hung_up();
         }
     }
 
@@ -148,10 +162,11 @@ impl Service for Connection {
             self.has_begun = true;
             self.timer.start(cx, cx.now() + self.config.handshake_timeout);
         }
-        self.send();
-        // What is sent makes room, which can be used at once: nobody else would tell of it.
-        while self.is_stalled && self.resume(cx) {
-            self.send();
+        self.send(cx);
+        // What is sent makes room, which nobody else would tell of. It is used up in the next
+        // round, so that others have their turn.
+        if self.is_stalled && self.resume(cx) {
+            cx.again();
         }
         if !self.is_stalled && self.in_flight() == 0 {
             // A client that rests keeps no memory.
@@ -160,8 +175,23 @@ impl Service for Connection {
         self.part(cx);
     }
 
-    fn retry(&mut self, _cx: &mut Cx<'_>) {
-        // The end of the round resumes whoever is stalled.
+    fn retry(&mut self, cx: &mut Cx<'_>) {
+        if self.is_stalled {
+            self.resume(cx);
+        }
+    }
+
+    fn is_hungry(&self) -> bool {
+        self.end == End::No && self.is_stalled
+    }
+
+    fn squeeze(&mut self, cx: &mut Cx<'_>) {
+        let patience = self.config.handshake_timeout;
+        if self.stuck_since.is_some_and(|since| cx.now().since(since) >= patience) {
+            let what = "client takes no replies while others wait for memory";
+            info!(peer = %self.peer, ?patience, "{what}");
+            self.go();
+        }
     }
 
     fn deadline(&mut self, cx: &mut Cx<'_>) {
@@ -208,25 +238,25 @@ impl Connection {
     /// Reads once, and takes what came.
     fn receive(&mut self, cx: &mut Cx<'_>) {
         let mut scratch = cx.scratch();
-        let received = self.read(&mut scratch);
+        // What finds no room is kept, and all connections together must not keep too much.
+        let is_much = self.config.kept.is_much();
+        let most = if is_much { WINDOW_MIN_BYTES } else { scratch.len() };
+        let received = self.read(&mut scratch, most);
         self.came(cx, &scratch, received);
         cx.put_scratch(scratch);
     }
 
-    /// Reads a plain payload's rest to where it belongs, and all else into the front of `scratch`,
-    /// where so much is then.
-    fn read(&mut self, scratch: &mut [u8]) -> Result<Received, Failure> {
+    /// Reads a plain payload's rest to where it belongs, and up to `most` of all else into the front
+    /// of `scratch`, where so much is then.
+    fn read(&mut self, scratch: &mut [u8], most: usize) -> Result<Received, Failure> {
         let rest = match &mut self.stage {
             Stage::Transmission(requests) if self.transport.is_plain() => requests.payload_rest(),
-            _ => {
-                let most = scratch.len();
-                return self.transport.receive(scratch, most);
-            }
+            _ => return self.transport.receive(scratch, most),
         };
         // A long payload takes several rounds, so that others have their turn.
         let (payload_len, beyond) = match rest.len() {
             len if len > scratch.len() => (scratch.len(), &mut [][..]),
-            len => (len, scratch),
+            len => (len, &mut scratch[..most]),
         };
         let Received { len, is_end } =
             self.transport.receive_plain(&mut rest[..payload_len], beyond)?;
@@ -243,7 +273,7 @@ impl Connection {
                 // Whoever is asked to close may have sent more before. It was not accepted.
                 if self.end == End::No {
                     let left = self.take(cx, &scratch[..len]);
-                    self.kept.keep(&scratch[len - left..len]);
+                    self.kept.keep(&scratch[len - left..len], &self.config.kept);
                 }
                 if is_end && self.end != End::Leaving {
                     self.hung_up();
@@ -299,8 +329,12 @@ impl Connection {
             && let Stage::Transmission(requests) = &mut self.stage
         {
             let flow = requests.take(cx, &mut input, &mut self.outbox);
-            self.is_stalled = matches!(flow, Flow::Stalled);
+            self.is_stalled = matches!(flow, Flow::Stalled | Flow::Enough);
             match flow {
+                Flow::Enough => {
+                    cx.again();
+                    self.watch(cx);
+                }
                 Flow::Hungry | Flow::Stalled => self.watch(cx),
                 Flow::Leave => self.leave(),
                 Flow::Broken(violation) => {
@@ -338,7 +372,7 @@ impl Connection {
                     session,
                     export.block.min_bytes,
                     self.config.volumes[index],
-                    self.config.quota_bytes,
+                    &self.config,
                 )));
             }
             Some(Outcome::Closed(closed)) => {
@@ -365,17 +399,20 @@ impl Connection {
         }
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, cx: &Cx<'_>) {
         if self.end == End::Gone {
             return;
         }
         let sent = if self.outbox.is_empty() {
-            self.transport.flush().map(drop)
+            self.transport.flush().map(|_| true)
         } else {
             self.outbox.send(&mut self.transport)
         };
-        if let Err(failure) = sent {
-            self.failed(&failure);
+        match sent {
+            Ok(_) if self.outbox.is_empty() => self.stuck_since = None,
+            Ok(false) if self.stuck_since.is_some() => {}
+            Ok(_) => self.stuck_since = Some(cx.now()),
+            Err(failure) => self.failed(&failure),
         }
     }
 
@@ -437,6 +474,7 @@ impl Connection {
         self.end = End::Gone;
         self.drop_input();
         self.outbox.clear();
+        self.stuck_since = None;
         self.timer.clear();
         // Either fails if the client was faster.
         self.transport.say_end();
@@ -455,13 +493,27 @@ impl Connection {
 }
 
 impl Kept {
-    fn keep(&mut self, bytes: &[u8]) {
+    fn keep(&mut self, bytes: &[u8], count: &KeptBytes) {
+        if bytes.is_empty() {
+            return;
+        }
         self.bytes.extend_from_slice(bytes);
+        self.counted.get_or_insert_with(|| count.clone()).add(bytes.len());
     }
 
+    /// Lets go of the bytes, and keeps no memory for others.
     fn clear(&mut self) {
-        self.bytes.clear();
+        if let Some(count) = self.counted.take() {
+            count.sub(self.bytes.len());
+        }
+        self.bytes = Vec::new();
         self.at = 0;
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where clients come in.
 
+use std::io;
+use std::net::TcpListener;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use rustix::io::Errno;
 use tracing::{debug, error, warn};
 
 use super::address::ListenAddress;
-use super::bind::{BindError, Bound, bind};
+use super::bind::{self, BindError, Bound, bind};
 use super::config::ServerConfig;
 use super::connection::{Connection, Peer};
 use super::socket;
@@ -49,15 +52,39 @@ impl Listener {
     /// If the configuration breaks what its fields' documentation asks.
     pub fn bind(address: &ListenAddress, config: Arc<ServerConfig>) -> Result<Self, BindError> {
         config.assert_sound();
-        let bound = bind(address)?;
-        Ok(Listener {
-            bound,
-            config,
-            clients: 0,
-            is_paused: false,
-            is_told: false,
-            is_stopped: false,
-        })
+        Ok(Listener::new(bind(address)?, config))
+    }
+
+    /// Serves a unix socket at which a service manager listens for us. Its file is his to remove.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens there, or it has no path.
+    ///
+    /// # Panics
+    ///
+    /// As [`Listener::bind`].
+    pub fn adopt_unix(socket: UnixListener, config: Arc<ServerConfig>) -> io::Result<Self> {
+        config.assert_sound();
+        Ok(Listener::new(bind::adopt_unix(socket)?, config))
+    }
+
+    /// Serves a TCP socket at which a service manager listens for us.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens there.
+    ///
+    /// # Panics
+    ///
+    /// As [`Listener::bind`].
+    pub fn adopt_tcp(socket: TcpListener, config: Arc<ServerConfig>) -> io::Result<Self> {
+        config.assert_sound();
+        Ok(Listener::new(bind::adopt_tcp(socket)?, config))
+    }
+
+    fn new(bound: Bound, config: Arc<ServerConfig>) -> Self {
+        Listener { bound, config, clients: 0, is_paused: false, is_told: false, is_stopped: false }
     }
 
     /// Where it listens: a unix socket's path from the root, and the port that was free if 0 was
@@ -127,7 +154,7 @@ impl Service for Listener {
     }
 
     fn interest(&self) -> Interest {
-        Interest { readable: !self.is_paused && !self.is_stopped, writable: false }
+        Interest { readable: !self.is_paused && !self.is_stopped, ..Interest::default() }
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>, ready: Interest) {

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 
 use blkmq_runtime::Buffer;
 
+use super::slots::Held;
 use super::transport::{Failure, Transport};
 use crate::nbd::{Reply, ReplyHead};
 
@@ -15,7 +16,7 @@ const SLICES_MAX: usize = 128;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// How much that was sent may lie before what was not, in bytes.
-const SENT_MAX_BYTES: usize = 64 << 10;
+const SENT_MAX_BYTES: usize = 4 << 10;
 
 /// Replies that are not sent yet, in their order.
 ///
@@ -28,7 +29,7 @@ pub(super) struct Outbox {
     small_at: usize,
     pieces: VecDeque<Piece>,
     replies: usize,
-    data_bytes: u64,
+    held: Held,
 }
 
 /// A stretch of the stream.
@@ -52,8 +53,13 @@ impl Outbox {
     }
 
     /// How much memory unsent data holds.
-    pub(super) fn data_bytes(&self) -> u64 {
-        self.data_bytes
+    pub(super) fn held(&self) -> Held {
+        self.held
+    }
+
+    /// How much is left of what is small, in bytes.
+    pub(super) fn small_bytes(&self) -> usize {
+        self.small.len() - self.small_at
     }
 
     /// What a handshake says.
@@ -75,28 +81,28 @@ impl Outbox {
     pub(super) fn push_data(&mut self, head: &ReplyHead, buffer: Buffer) {
         self.push_small(&[head.as_bytes()], 0);
         self.replies += 1;
-        self.data_bytes += buffer.len() as u64;
+        self.held.add(Held::by(&buffer));
         self.pieces.push_back(Piece::Data { buffer, sent: 0 });
     }
 
-    /// Sends what the transport takes, up to a bound.
+    /// Sends what the transport takes, up to a bound. Whether it has taken anything.
     ///
     /// # Errors
     ///
     /// Those of the transport, which is of no use then.
-    pub(super) fn send(&mut self, transport: &mut Transport) -> Result<(), Failure> {
+    pub(super) fn send(&mut self, transport: &mut Transport) -> Result<bool, Failure> {
         let mut batch_bytes = 0;
         while !self.pieces.is_empty() && batch_bytes < BATCH_BYTES {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, offered) = self.gather(&mut slices);
             let sent = transport.send(&slices[..count], offered)?;
             self.advance(sent.len);
-            if sent.is_full {
-                return Ok(());
-            }
             batch_bytes += sent.len;
+            if sent.is_full {
+                break;
+            }
         }
-        Ok(())
+        Ok(batch_bytes > 0)
     }
 
     /// Forgets everything.
@@ -161,7 +167,7 @@ impl Outbox {
             sent -= here;
             self.replies -= replies;
             if let Some(Piece::Data { buffer, .. }) = self.pieces.pop_front() {
-                self.data_bytes -= buffer.len() as u64;
+                self.held.sub(Held::by(&buffer));
             }
         }
         if self.pieces.is_empty() {

@@ -1,12 +1,13 @@
 //! One client's requests: from its stream to the volume, and back as replies.
 
 use blkmq_core::{Flags, Op as VolumeOp, Status};
-use blkmq_runtime::{Buffer, Cx, Io, IoDone, VolumeId};
+use blkmq_runtime::{Buffer, Cx, Io, IoDone, VolumeId, held_bytes};
 
 use super::allocation::{EXTENTS_MAX, allocation};
+use super::config::ServerConfig;
 use super::outbox::Outbox;
-use super::slots::{Rest, Slot, Slots, Then};
-use crate::nbd::{Command, Cookie, Errno, Incoming, Op, Session, Span, Verdict, Violation};
+use super::slots::{Held, Rest, Slot, Slots, Then};
+use crate::nbd::{Command, Cookie, Errno, Incoming, Op, Reply, Session, Span, Verdict, Violation};
 
 /// The most requests of one connection that are in flight, or whose replies are not sent yet.
 pub const REQUESTS_MAX: usize = 128;
@@ -14,6 +15,12 @@ pub const REQUESTS_MAX: usize = 128;
 /// The most of a volume that one request to its disk covers: the layer counts sectors in 32 bits.
 /// What is longer is asked for piece by piece.
 const PIECE_MAX_BYTES: u64 = 1 << 40;
+/// The most that may wait to be sent of heads, messages and other small things, in bytes, before no
+/// more requests are taken.
+const SMALL_MAX_BYTES: usize = 4 << 10;
+
+/// A tail longer than this is sent from a buffer, so that it counts as memory of its client.
+const TAIL_MAX_BYTES: usize = 64;
 
 /// The requests of a connection in transmission.
 #[derive(Debug)]
@@ -22,13 +29,14 @@ pub(super) struct Requests {
     min_block_bytes: u32,
     volume: VolumeId,
     quota_bytes: u64,
+    own_bytes: usize,
     incoming: Incoming,
     /// What was read but has no room yet.
     held: Option<Command>,
     /// A write whose payload is on its way to us.
     payload: Option<Payload>,
     slots: Slots,
-    in_flight_bytes: u64,
+    held_in_flight: Held,
     took_whole: bool,
 }
 
@@ -49,6 +57,8 @@ pub(super) enum Flow {
     Hungry,
     /// There is no room for more.
     Stalled,
+    /// Others have their turn first.
+    Enough,
     /// The client takes its leave.
     Leave,
     /// The client has broken the protocol.
@@ -64,18 +74,19 @@ impl Requests {
         session: Session,
         min_block_bytes: u32,
         volume: VolumeId,
-        quota_bytes: u64,
+        config: &ServerConfig,
     ) -> Self {
         Requests {
             session,
             min_block_bytes,
             volume,
-            quota_bytes,
+            quota_bytes: config.quota_bytes,
+            own_bytes: config.own_bytes,
             incoming: Incoming::new(),
             held: None,
             payload: None,
             slots: Slots::default(),
-            in_flight_bytes: 0,
+            held_in_flight: Held::default(),
             took_whole: false,
         }
     }
@@ -112,11 +123,12 @@ impl Requests {
 
     /// Takes requests from the front of `input`, and moves it past what was taken.
     pub(super) fn take(&mut self, cx: &mut Cx<'_>, input: &mut &[u8], outbox: &mut Outbox) -> Flow {
-        loop {
+        for _ in 0..REQUESTS_MAX {
             if !self.take_payload(cx, input) {
                 return Flow::Hungry;
             }
-            if self.slots.len() + outbox.replies() >= REQUESTS_MAX {
+            let is_full = self.slots.len() + outbox.replies() >= REQUESTS_MAX;
+            if is_full || outbox.small_bytes() > SMALL_MAX_BYTES {
                 return Flow::Stalled;
             }
             let command = match self.held.take() {
@@ -137,7 +149,12 @@ impl Requests {
                 self.held = Some(command);
                 return Flow::Stalled;
             }
+            if matches!(command.op, Op::BlockStatus { .. }) {
+                // The map is read there and then, in up to some hundred system calls.
+                return Flow::Enough;
+            }
         }
+        Flow::Enough
     }
 
     /// Forgets what was not accepted yet: what has not arrived whole, or has no room.
@@ -152,7 +169,7 @@ impl Requests {
             return;
         }
         let slot = self.slots.remove(done.mark);
-        self.in_flight_bytes -= slot.bytes;
+        self.held_in_flight.sub(slot.held);
         let Some(outbox) = outbox else { return };
         if let Some(errno) = Errno::from_status(done.status) {
             let is_slow = matches!((slot.then, done.status), (Then::Fast, Status::NotSupp));
@@ -198,8 +215,8 @@ impl Requests {
         }
         if let Some(Payload { cookie, span, fua, buffer, .. }) = self.payload.take() {
             self.took_whole = true;
-            let bytes = span.len_bytes();
-            let mark = self.slots.insert(Slot { cookie, then: Then::Done, bytes, rest: None });
+            let held = Held::by(&buffer);
+            let mark = self.slots.insert(Slot { cookie, then: Then::Done, held, rest: None });
             let flags = if fua { Flags::FUA } else { Flags::empty() };
             self.submit(cx, mark, VolumeOp::Write, Some(span), flags, Some(buffer));
         }
@@ -216,20 +233,24 @@ impl Requests {
         let cookie = command.cookie;
         match command.op {
             Op::Read { span, .. } => {
-                let buffer = self.buffer(cx, span, outbox)?;
-                let (then, bytes) = (Then::Data(span), span.len_bytes());
-                let mark = self.slots.insert(Slot { cookie, then, bytes, rest: None });
+                let buffer = self.buffer(cx, span.len_bytes() as usize, outbox)?;
+                let (then, held) = (Then::Data(span), Held::by(&buffer));
+                let mark = self.slots.insert(Slot { cookie, then, held, rest: None });
                 self.submit(cx, mark, VolumeOp::Read, Some(span), Flags::empty(), Some(buffer));
             }
             Op::Write { span, fua } => {
-                let buffer = self.buffer(cx, span, outbox)?;
+                let buffer = self.buffer(cx, span.len_bytes() as usize, outbox)?;
                 self.payload = Some(Payload { cookie, span, fua, buffer, filled: 0 });
                 // It is whole only when its payload has come.
                 return Ok(());
             }
             Op::Flush => {
-                let mark =
-                    self.slots.insert(Slot { cookie, then: Then::Done, bytes: 0, rest: None });
+                let mark = self.slots.insert(Slot {
+                    cookie,
+                    then: Then::Done,
+                    held: Held::default(),
+                    rest: None,
+                });
                 self.submit(cx, mark, VolumeOp::Flush, None, Flags::empty(), None);
             }
             Op::Trim { span, fua } => {
@@ -250,7 +271,7 @@ impl Requests {
                 self.begin_bare(cx, cookie, then, VolumeOp::WriteZeroes, span, flags);
             }
             Op::BlockStatus { span, one_extent } => {
-                self.block_status(cx, cookie, span, one_extent, outbox);
+                self.block_status(cx, cookie, span, one_extent, outbox)?;
             }
         }
         self.took_whole = true;
@@ -269,20 +290,31 @@ impl Requests {
     ) {
         let (piece, rest) = cut(span);
         let rest = rest.map(|span| Box::new(Rest { op, flags, span }));
-        let mark = self.slots.insert(Slot { cookie, then, bytes: 0, rest });
+        let mark = self.slots.insert(Slot { cookie, then, held: Held::default(), rest });
         self.submit(cx, mark, op, Some(piece), flags, None);
     }
 
-    /// Memory for the data of `span`. A connection that holds nothing gets it beyond its quota too.
-    fn buffer(&mut self, cx: &mut Cx<'_>, span: Span, outbox: &Outbox) -> Result<Buffer, NoRoom> {
-        let bytes = span.len_bytes();
-        let held_bytes = self.in_flight_bytes + outbox.data_bytes();
-        if held_bytes > 0 && held_bytes + bytes > self.quota_bytes {
+    /// Memory of `len_bytes` for a request, or for its reply: from what this client was promised,
+    /// as long as that lasts. A connection that holds nothing gets it beyond its quota too.
+    fn buffer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        len_bytes: usize,
+        outbox: &Outbox,
+    ) -> Result<Buffer, NoRoom> {
+        let mut held = self.held_in_flight;
+        held.add(outbox.held());
+        let bytes = held_bytes(len_bytes);
+        if held.bytes > 0 && (held.bytes + bytes) as u64 > self.quota_bytes {
             return Err(NoRoom);
         }
-        // It fits: whoever asks for memory keeps to the largest payload.
-        let buffer = cx.buffer(bytes as usize).ok_or(NoRoom)?;
-        self.in_flight_bytes += bytes;
+        let buffer = if held.own_bytes + bytes <= self.own_bytes {
+            cx.own_buffer(len_bytes)
+        } else {
+            cx.buffer(len_bytes)
+        };
+        let buffer = buffer.ok_or(NoRoom)?;
+        self.held_in_flight.add(Held::by(&buffer));
         Ok(buffer)
     }
 
@@ -302,13 +334,13 @@ impl Requests {
     }
 
     fn block_status(
-        &self,
+        &mut self,
         cx: &mut Cx<'_>,
         cookie: Cookie,
         span: Span,
         one: bool,
         outbox: &mut Outbox,
-    ) {
+    ) -> Result<(), NoRoom> {
         let len_bytes = span.len_bytes();
         let max = if one { 1 } else { EXTENTS_MAX };
         match cx.extents(self.volume, span.offset_bytes(), len_bytes, max) {
@@ -316,7 +348,16 @@ impl Requests {
                 let replies =
                     self.session.structured().expect("block status is served to those who agreed");
                 let told = allocation(&extents, len_bytes, self.min_block_bytes, one);
-                outbox.push_reply(&replies.block_status(cookie, &told, true, &mut Vec::new()));
+                let mut tail = Vec::new();
+                let Reply { head, tail } = replies.block_status(cookie, &told, true, &mut tail);
+                if tail.len() <= TAIL_MAX_BYTES {
+                    outbox.push_reply(&Reply { head, tail });
+                    return Ok(());
+                }
+                let mut buffer = self.buffer(cx, tail.len(), outbox)?;
+                self.held_in_flight.sub(Held::by(&buffer));
+                buffer.copy_from_slice(tail);
+                outbox.push_data(&head, buffer);
             }
             Err(error) => {
                 let status = error.raw_os_error().map_or(Status::IoErr, Status::from_errno);
@@ -325,6 +366,7 @@ impl Requests {
                 outbox.push_reply(&self.session.failed(cookie, errno, message));
             }
         }
+        Ok(())
     }
 }
 

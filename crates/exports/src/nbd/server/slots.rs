@@ -1,6 +1,7 @@
 //! The requests of one connection that are in flight.
 
 use blkmq_core::{Flags, Op};
+use blkmq_runtime::{Buffer, held_bytes};
 
 use crate::nbd::{Cookie, Span};
 
@@ -12,7 +13,7 @@ pub(super) struct Slot {
     /// What follows on its success.
     pub(super) then: Then,
     /// The memory it holds.
-    pub(super) bytes: u64,
+    pub(super) held: Held,
     /// What is asked of the device once this much has succeeded.
     pub(super) rest: Option<Box<Rest>>,
 }
@@ -23,6 +24,31 @@ pub(super) struct Rest {
     pub(super) op: Op,
     pub(super) flags: Flags,
     pub(super) span: Span,
+}
+
+/// How much memory is held, in bytes, and how much of it is of what the client was promised.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    pub(super) bytes: usize,
+    pub(super) own_bytes: usize,
+}
+
+impl Held {
+    /// What a buffer holds.
+    pub(super) fn by(buffer: &Buffer) -> Held {
+        let bytes = held_bytes(buffer.len());
+        Held { bytes, own_bytes: if buffer.is_own() { bytes } else { 0 } }
+    }
+
+    pub(super) fn add(&mut self, other: Held) {
+        self.bytes += other.bytes;
+        self.own_bytes += other.own_bytes;
+    }
+
+    pub(super) fn sub(&mut self, other: Held) {
+        self.bytes -= other.bytes;
+        self.own_bytes -= other.own_bytes;
+    }
 }
 
 /// What follows on a request's success.
@@ -96,7 +122,7 @@ mod tests {
         let slot = |number| Slot {
             cookie: Cookie { number, offset_bytes: 0 },
             then: Then::Done,
-            bytes: 0,
+            held: Held::default(),
             rest: None,
         };
         let mut slots = Slots::default();

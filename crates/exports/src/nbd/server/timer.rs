@@ -3,6 +3,10 @@
 use blkmq_core::Time;
 use blkmq_runtime::Cx;
 
+/// Deadlines are moved to the next multiple of this, in nanoseconds: those of many clients that
+/// came one after the other then come together, and wake the worker up once.
+const GRAIN_NS: u64 = 100_000_000;
+
 /// When a client's time is over.
 ///
 /// The worker's timer is only touched to bring it forward: a deadline that moved into the future,
@@ -16,6 +20,7 @@ pub(super) struct Timer {
 impl Timer {
     /// Moves the deadline.
     pub(super) fn set(&mut self, cx: &mut Cx<'_>, at: Time) {
+        let at = Time::from_ns(at.as_ns().next_multiple_of(GRAIN_NS));
         self.wanted = Some(at);
         if self.armed.is_none_or(|armed| at < armed) {
             self.armed = Some(at);
