@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_does_not_change_live_is_named() {
-        let table: [(&str, &str, &[&str]); 11] = [
+        let table: [(&str, &str, &[&str]); 10] = [
             ("driver = 'memory'", "driver = 'null'", &["disk.a.driver"]),
             ("size = '64M'", "size = '65M'", &["disk.a.size"]),
             ("size = '64M'", "size = '64M'\nqueue_depth = 2", &["disk.a.queue_depth"]),
@@ -245,11 +245,6 @@ mod tests {
                 "[group.g]",
                 "[export.nbd]\ndefault = 'y'\nlisten = ['tcp:127.0.0.1:1']\n[group.g]",
                 &["export.nbd.default", "export.nbd.listen"],
-            ),
-            (
-                "[group.g]",
-                "[export.nbd.tls]\ncert = '/dev/null'\nkey = '/dev/null'\n[group.g]",
-                &["export.nbd.tls"],
             ),
         ];
         for (from, to, keys) in table {
