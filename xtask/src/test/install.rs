@@ -8,6 +8,7 @@ use crate::exec::{Call, is_installed};
 
 /// What must be there, and Debian's package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
+    ("c++", "g++"),
     ("diff", "diffutils"),
     ("fio", "fio"),
     ("fsck.ext4", "e2fsprogs"),

@@ -82,7 +82,9 @@ impl Server {
             prio: Priority::default(),
             read_only: false,
         });
-        let exports = Exports::new(vec![export(wanted.max_payload_bytes)], Some("gold")).unwrap();
+        let exports =
+            Exports::new(vec![export("gold", SIZE_BYTES, wanted.max_payload_bytes)], Some("gold"))
+                .unwrap();
         let places = Places::new(wanted.max_connections);
         let config = Arc::new(ServerConfig {
             handshake_timeout: wanted.handshake_timeout,
@@ -140,11 +142,12 @@ impl Drop for Folder {
     }
 }
 
-fn export(max_payload_bytes: u32) -> Export {
+/// An export that offers all there is.
+pub(crate) fn export(name: &str, size_bytes: u64, max_payload_bytes: u32) -> Export {
     Export {
-        name: "gold".to_owned(),
+        name: name.to_owned(),
         description: String::new(),
-        size_bytes: SIZE_BYTES,
+        size_bytes,
         features: Features {
             read_only: false,
             flush: true,

@@ -4,6 +4,9 @@ mod blocks;
 mod client;
 mod ends;
 mod fixture;
+mod fuzz;
 mod gate;
+#[path = "../shared/judge.rs"]
+mod judge;
 mod listeners;
 mod requests;
