@@ -4,6 +4,7 @@
 
 mod bench;
 mod blocks;
+mod broken;
 mod copy;
 mod ctl;
 mod durable;
@@ -149,6 +150,8 @@ parts! {
     stop,
     /// Clients that die in mid-transfer.
     killed,
+    /// Files that are full, fail or are cut short.
+    broken,
     /// A disk that loses its power: promises of durability are kept.
     durable,
     /// `blkmq ctl`, limits and the watchdog.

@@ -23,6 +23,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nbdfuse", "libnbd-bin"),
     ("nbdinfo", "libnbd-bin"),
     ("nbdkit", "nbdkit"),
+    ("prlimit", "util-linux"),
     ("python3", "python3"),
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),

@@ -61,6 +61,7 @@ const PARTS: &[(&str, Part)] = &[
     ("mount", e2e::mount),
     ("stop", e2e::stop),
     ("killed", e2e::killed),
+    ("broken", e2e::broken),
     ("durable", e2e::durable),
     ("ctl", e2e::ctl),
     ("reconfigure", e2e::reconfigure),

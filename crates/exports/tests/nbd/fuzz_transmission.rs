@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use blkmq_exports::nbd::{
-    AllocationExtent, Command, Errno, Exports, Incoming, Op, Outcome, Reply, Session, Verdict,
-};
+use blkmq_exports::nbd::{Command, Errno, Exports, Incoming, Op, Outcome, Reply, Session, Verdict};
 use blkmq_fuzz::Target;
 
 use crate::client::*;
@@ -53,7 +51,13 @@ fn check(session: &Session, rules: &Rules, stream: &[u8], piece_bytes: usize) {
         }
         at = stream.len().min(at + Header::BYTES + header.payload());
     }
-    assert!(stream.len() - at < Header::BYTES, "the request at {at} is passed over");
+    // A refusal may be told only when the payload has come.
+    let rest = &stream[at..];
+    let is_half = Header::parse(rest).is_none_or(|header| {
+        let is_refused = rules.judge(&header) != Ending::Answer(Vec::new());
+        is_refused && rest.len() < Header::BYTES + header.payload()
+    });
+    assert!(is_half, "the request at {at} is passed over");
 }
 
 /// An export that offers what is drawn, and what a client is told of it.
@@ -189,7 +193,6 @@ fn check_verdict(
             let error = refusal.errno.to_wire();
             let is_right = errors.contains(&error) || rules.may_refuse(header, error);
             assert!(is_right, "{refusal:?} instead of {errors:?} for {header:?}");
-            assert_eq!(refusal.discard_bytes as usize, header.payload());
             check_failure(session, header, error, &refusal.reply(session));
         }
         other => panic!("{other:?} for {header:?}"),
@@ -205,20 +208,13 @@ fn check_success(session: &Session, header: &Header, command: &Command) {
             match structured {
                 None => check_simple(head.as_bytes(), header, 0),
                 Some(_) => {
-                    let body = check_chunk(head.as_bytes(), header, 1, span.len_bytes());
+                    let body = check_chunk(head.as_bytes(), header, 1, header.len);
                     assert_eq!(body, header.offset.to_be_bytes());
                 }
             }
         }
-        Op::BlockStatus { .. } => {
-            let extent = AllocationExtent { len_bytes: header.len, hole: true, zero: true };
-            let replies = structured.expect("metadata comes with structured replies alone");
-            let extents = [extent.to_wire()];
-            let reply = replies.block_status(command.cookie, &extents, true);
-            let context = check_chunk(reply.head.as_bytes(), header, 5, reply.tail.len() as u32);
-            assert_eq!(context.len(), 4);
-            assert_eq!(reply.tail, [&header.len.to_be_bytes()[..], &[0, 0, 0, 3]].concat());
-        }
+        // Its reply is the caller's own.
+        Op::BlockStatus { .. } => assert!(structured.is_some()),
         _ => {
             let head = session.done(command.cookie);
             // Either form says that there is nothing more to say.

@@ -24,8 +24,8 @@ pub(super) const PAYLOAD_MAX_BYTES: u32 = 64 << 10;
 const BLOCK_BYTES: u32 = 4096;
 const WORKERS: u16 = 2;
 const MEMORY_BYTES: usize = 4 << 20;
-/// Two of the longest payloads: the quota holds clients up as well.
-const QUOTA_BYTES: u64 = 2 * PAYLOAD_MAX_BYTES as u64;
+/// Less than a client has on its way at times: it is held up, and goes on when there is room.
+const QUOTA_BYTES: u64 = 24 << 10;
 /// More than can come in a script: the server may not have noticed yet that a client has gone.
 const PLACES: usize = 100;
 const LIMIT: Duration = Duration::from_secs(20);
