@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask tidy`.
+//! The project's own commands: `cargo xtask test`, `bench`, `corpora` and `tidy`.
 
 mod bench;
 mod e2e;
@@ -42,6 +42,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Make the fuzz targets' corpora anew, of what fuzzing here has found beyond them
+    Corpora,
     /// Hold the repository to the rules of the house
     Tidy,
 }
@@ -56,6 +58,11 @@ fn main() -> ExitCode {
         Command::Bench { subject, quick } => {
             let settings = bench::Settings { root: root(), subject, quick };
             bench::run(&settings).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Corpora => {
+            let (full, only, peer) = (false, Vec::new(), None);
+            let settings = test::Settings { root: root(), full, only, peer };
+            test::shrink_corpora(&test::Run::new(settings)).map(|()| ExitCode::SUCCESS)
         }
         Command::Tidy => run_tidy(&root()),
     });

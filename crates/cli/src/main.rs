@@ -21,8 +21,10 @@ mod wire;
 
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command};
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     // An exploration runs in a process of its own, which is this program started again.
     blkmq_lab::main_if_child(blkmq_lab::SCENARIOS);
     log_to_stderr();
+    outlive_file_size_limit();
     let split = match args::split(std::env::args_os()) {
         Ok(split) => split,
         Err(complaint) => return tell(&complaint.into()),
@@ -71,6 +74,14 @@ fn tell(error: &anyhow::Error) -> ExitCode {
     // There is nobody to tell that standard error is closed.
     let _ = writeln!(stderr(), "{text}");
     ExitCode::from(if wrong { WRONG } else { FAILED })
+}
+
+/// A file that may grow no further is the error of who writes to it. By default the signal that
+/// comes with it ends the program.
+fn outlive_file_size_limit() {
+    if let Err(error) = signal_hook::flag::register(libc::SIGXFSZ, Arc::default()) {
+        warn!(%error, "a file that grows beyond the limit for files will end this process");
+    }
 }
 
 /// Warnings and what the server does of its own, or what `BLKMQ_LOG` asks for (as in

@@ -4,6 +4,7 @@
 
 mod bench;
 mod blocks;
+mod broken;
 mod copy;
 mod ctl;
 mod durable;
@@ -170,6 +171,8 @@ parts! {
     hostile,
     /// What a thousand clients cost that do nothing.
     idle,
+    /// Files that are full, fail or are cut short.
+    broken,
     /// A disk that loses its power: promises of durability are kept.
     durable,
     /// `blkmq ctl`, limits and the watchdog.

@@ -32,7 +32,7 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 /// Why nothing can be mounted on this machine, if so.
-fn obstacle() -> Option<String> {
+pub(super) fn obstacle() -> Option<String> {
     let load = |module| Call::as_root("modprobe").args(["-q", module]).output();
     for (device, module) in [("/dev/fuse", "fuse"), ("/dev/loop-control", "loop")] {
         // Kernels that have it built in answer an error, and need no module.
@@ -167,18 +167,18 @@ impl Drop for Fuse {
 }
 
 /// A loop device over a file. Detached when dropped.
-struct Loop {
-    path: String,
+pub(super) struct Loop {
+    pub(super) path: String,
     attached: bool,
 }
 
 impl Loop {
-    fn attach(file: &Path) -> Result<Loop> {
+    pub(super) fn attach(file: &Path) -> Result<Loop> {
         let call = root_call("losetup").args(["--direct-io=on", "--find", "--show"]).arg(file);
         Ok(Loop { path: call.ok()?.stdout.trim().to_owned(), attached: true })
     }
 
-    fn detach(mut self) -> Result<()> {
+    pub(super) fn detach(mut self) -> Result<()> {
         root_call("losetup").args(["--detach", &self.path]).ok()?;
         self.attached = false;
         Ok(())
@@ -194,19 +194,28 @@ impl Drop for Loop {
 }
 
 /// A mounted filesystem. Unmounted when dropped.
-struct Mounted {
+pub(super) struct Mounted {
     dir: PathBuf,
     mounted: bool,
 }
 
 impl Mounted {
-    fn new(device: &str, dir: PathBuf) -> Result<Mounted> {
+    pub(super) fn new(device: &str, dir: PathBuf) -> Result<Mounted> {
+        Mounted::with(&["-t", "ext4", device], dir)
+    }
+
+    /// An empty filesystem in memory.
+    pub(super) fn tmpfs(size_bytes: u64, dir: PathBuf) -> Result<Mounted> {
+        Mounted::with(&["-t", "tmpfs", "-o", &format!("size={size_bytes}"), "tmpfs"], dir)
+    }
+
+    fn with(arguments: &[&str], dir: PathBuf) -> Result<Mounted> {
         fs::create_dir(&dir)?;
-        root_call("mount").args(["-t", "ext4", device]).arg(&dir).ok()?;
+        root_call("mount").args(arguments).arg(&dir).ok()?;
         Ok(Mounted { dir, mounted: true })
     }
 
-    fn unmount(mut self) -> Result<()> {
+    pub(super) fn unmount(mut self) -> Result<()> {
         root_call("umount").arg(&self.dir).ok()?;
         self.mounted = false;
         Ok(())
@@ -216,7 +225,8 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         if self.mounted {
-            undo(root_call("umount").arg(&self.dir));
+            // Whoever used it has been killed, but the kernel may not have let go of it yet.
+            undo(root_call("umount").arg("--lazy").arg(&self.dir));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::exec::{Call, Done, Running};
 
 /// How long a server may take to serve, and to stop.
 const READY_LIMIT: Duration = Duration::from_secs(10);
-const STOP_LIMIT: Duration = Duration::from_secs(35);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(35);
 
 /// Another server that the checks can be tried on.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]

@@ -8,6 +8,7 @@ use crate::exec::{Call, is_installed};
 
 /// What must be there, and Debian's package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
+    ("c++", "g++"),
     ("diff", "diffutils"),
     ("fio", "fio"),
     ("fsck.ext4", "e2fsprogs"),
@@ -24,6 +25,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nbdkit", "nbdkit"),
     ("nbdsh", "python3-libnbd"),
     ("openssl", "openssl"),
+    ("prlimit", "util-linux"),
     ("python3", "python3"),
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),

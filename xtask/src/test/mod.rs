@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the one command that passes on a fresh machine.
 
+mod fuzz;
 mod install;
 mod parts;
 mod tally;
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::e2e;
 use crate::exec::{Call, interrupted};
+pub(crate) use fuzz::shrink_corpora;
 pub(crate) use install::{PYTHON, install};
 pub(crate) use parts::host_triple;
 pub(crate) use tally::Tally;
@@ -50,6 +52,7 @@ const PARTS: &[(&str, Part)] = &[
     ("unit", parts::unit),
     ("lab", parts::lab),
     ("asan", parts::asan),
+    ("fuzz", fuzz::fuzz),
     ("info", e2e::info),
     ("nbdsh", e2e::nbdsh),
     ("copy", e2e::copy),
@@ -64,6 +67,7 @@ const PARTS: &[(&str, Part)] = &[
     ("operate", e2e::operate),
     ("hostile", e2e::hostile),
     ("idle", e2e::idle),
+    ("broken", e2e::broken),
     ("durable", e2e::durable),
     ("ctl", e2e::ctl),
     ("reconfigure", e2e::reconfigure),
@@ -76,7 +80,7 @@ const PARTS: &[(&str, Part)] = &[
 /// Runs the parts, all of them even if one fails. Answers whether everything passed.
 pub(crate) fn run(settings: Settings) -> Result<bool> {
     let chosen = choose(&settings.only)?;
-    let run = Run { settings, binary: OnceCell::new() };
+    let run = Run::new(settings);
     let mut reports = Vec::new();
     for (name, part) in chosen {
         println!("== {name}");
@@ -107,6 +111,10 @@ fn choose(only: &[String]) -> Result<Vec<(&'static str, Part)>> {
 }
 
 impl Run {
+    pub(crate) fn new(settings: Settings) -> Run {
+        Run { settings, binary: OnceCell::new() }
+    }
+
     /// The release binary, built once a run.
     pub(crate) fn binary(&self) -> Result<PathBuf> {
         let built = self.binary.get_or_init(|| {

@@ -14,6 +14,7 @@ const DRAWING: &[(&str, Allowed)] = &[
     ("blkmq-core", Allowed::These(&[])),
     ("blkmq-core-loom", Allowed::These(&[])),
     ("blkmq-core-shuttle", Allowed::These(&[])),
+    ("blkmq-fuzz", Allowed::These(&[])),
     ("blkmq-models", Allowed::These(&[])),
     (
         "blkmq-lab",

@@ -1,17 +1,18 @@
 //! Random queues over random disks, with everything that a queue can do and everything that can be
-//! changed of it, until all is at rest again.
+//! changed of it, until all is at rest again. The bytes that decide are random, or a fuzzer's.
+
+mod draw;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use blkmq_core::{
-    Change, Class, Config, Deadline, DeadlineConfig, Flags, GroupId, HctxId, Limits, Maps, Op,
-    Queue, Rate, Rates, Scheduler, TenantConfig, TenantId,
+    Change, Config, Deadline, DeadlineConfig, Flags, GroupId, HctxId, Limits, Maps, Op, Queue,
+    Rate, Rates, Scheduler, TenantConfig, TenantId,
 };
-use proptest::prelude::*;
-use proptest::sample::select;
+use blkmq_fuzz::Target;
 
-use crate::bench::{Bench, CAPACITY_SECTORS, limits};
+use crate::bench::Bench;
 use crate::disk::{WhenFull, WhenLate};
 use crate::order::{Order, overlap};
 
@@ -70,116 +71,6 @@ enum Wish {
     NrRequests(u32),
     NrHwQueues(u16),
     Capacity(u64),
-}
-
-fn shape() -> impl Strategy<Value = Shape> {
-    let sizes = (1..=4u16, (1..=3u16, 0..=2u16, 0..=1u16), 1..=24u32, 1..=8u32);
-    let bounds = (proptest::option::of(1..=6u32), select(vec![0, 2, 1000]), any::<[bool; 4]>());
-    let disk = (
-        proptest::collection::vec(0..CAPACITY_SECTORS, 0..12),
-        select(vec![usize::MAX, 1, 3, 7]),
-        select(vec![1, 2]),
-        select(vec![0, 8, 16]),
-    );
-    (sizes, bounds, disk).prop_map(|(sizes, bounds, disk)| {
-        let (nr_ctx, maps, nr_requests, nr_tags) = sizes;
-        let (budget, entry_max, [deadline, timeout, write_cache, fua]) = bounds;
-        let (bad, slots, logical_block_sectors, chunk_sectors) = disk;
-        let limits = Limits { write_cache, fua, logical_block_sectors, chunk_sectors, ..limits() };
-        Shape {
-            nr_ctx,
-            maps,
-            nr_requests,
-            nr_tags,
-            budget,
-            entry_max,
-            deadline,
-            timeout,
-            limits,
-            bad,
-            slots,
-        }
-    })
-}
-
-fn wanted() -> impl Strategy<Value = Wanted> {
-    let op = prop_oneof![
-        4 => Just(Op::Read),
-        5 => Just(Op::Write),
-        1 => Just(Op::Discard),
-        1 => Just(Op::WriteZeroes),
-        1 => Just(Op::Flush),
-        1 => Just(Op::DrvIn),
-    ];
-    let flags = prop_oneof![
-        5 => Just(Flags::empty()),
-        2 => Just(Flags::SYNC),
-        1 => Just(Flags::FUA),
-        1 => Just(Flags::PREFLUSH),
-        1 => Just(Flags::PREFLUSH | Flags::FUA),
-        1 => Just(Flags::NOWAIT),
-        1 => Just(Flags::NOMERGE),
-        1 => Just(Flags::POLLED),
-    ];
-    let class = select(vec![Class::RealTime, Class::BestEffort, Class::BestEffort, Class::Idle]);
-    let length = prop_oneof![4 => 1..=4u32, 2 => 5..=16u32, 1 => 17..=90u32];
-    let cuts = select(vec![vec![], vec![512], vec![4096], vec![300, 1700], vec![100, 412]]);
-    let rest = (0..VOLUMES, 0..CAPACITY_SECTORS + 20, any::<bool>());
-    (op, flags, class, length, cuts, rest).prop_map(|(op, flags, class, length, cuts, rest)| {
-        let (volume, sector, follows) = rest;
-        let order = Order { class, ..Order::new(op, sector, length) };
-        Wanted { order: order.volume(volume).cuts(&cuts).flags(flags), follows }
-    })
-}
-
-fn when_full() -> impl Strategy<Value = WhenFull> {
-    let retry = WhenFull::RetryAfter(Duration::from_millis(3));
-    select(vec![WhenFull::Kick, WhenFull::Completion, retry])
-}
-
-fn change() -> impl Strategy<Value = Step> {
-    let wish = prop_oneof![
-        Just(Wish::None),
-        Just(Wish::Deadline),
-        (1..=24u32).prop_map(Wish::NrRequests),
-        (1..=4u16).prop_map(Wish::NrHwQueues),
-        select(vec![CAPACITY_SECTORS, 400, 256]).prop_map(Wish::Capacity),
-    ];
-    let rate = || proptest::option::of(select(vec![50u64, 1000, 100_000]));
-    prop_oneof![
-        4 => wish.prop_map(Step::Change),
-        2 => any::<bool>().prop_map(Step::Quiesce),
-        2 => any::<bool>().prop_map(Step::Freeze),
-        2 => (0..6u16, any::<bool>()).prop_map(|(hctx, stop)| Step::Stop(hctx, stop)),
-        1 => (0..TENANTS, 1..=1000u32).prop_map(|(tenant, weight)| Step::Weight(tenant, weight)),
-        1 => (0..TENANTS, rate()).prop_map(|(tenant, rate)| Step::Limit(tenant, rate)),
-        1 => rate().prop_map(Step::GroupLimit),
-        1 => proptest::option::of(1..5000u64).prop_map(Step::Timeout),
-        1 => (1..=8u32).prop_map(Step::AsyncDepth),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let late = select(vec![
-        WhenLate::Abandon,
-        WhenLate::Abandon,
-        WhenLate::Finish,
-        WhenLate::WaitFor(Duration::from_millis(700)),
-    ]);
-    let orders = proptest::collection::vec(wanted(), 1..8);
-    let serve = proptest::collection::vec(0..64usize, 1..8);
-    prop_oneof![
-        10 => (0..4usize, orders).prop_map(|(ctx, orders)| Step::Submit(ctx, orders)),
-        6 => (0..64usize).prop_map(Step::Finish),
-        10 => serve.prop_map(Step::Serve),
-        2 => Just(Step::Fire),
-        1 => (1..3000u64).prop_map(Step::Advance),
-        1 => (0..64usize).prop_map(Step::Lose),
-        1 => (0..64usize).prop_map(Step::Return),
-        1 => late.prop_map(Step::WhenLate),
-        1 => (1..9usize, when_full()).prop_map(|(slots, full)| Step::Slots(slots, full)),
-        4 => change(),
-    ]
 }
 
 fn deadline(nr_requests: u32) -> Box<dyn Scheduler> {
@@ -349,22 +240,24 @@ fn let_go(bench: &mut Bench, held: &Held) {
     disk.when_late = WhenLate::Abandon;
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    /// Whatever is ordered and whatever happens meanwhile: everything ends once, as it should, and
-    /// nothing stays behind.
-    #[test]
-    fn everything_comes_to_its_end(
-        shape in shape(),
-        script in proptest::collection::vec(step(), 1..120),
-    ) {
-        let mut bench = build(&shape);
-        let mut held = Held::default();
-        for step in &script {
-            take(&mut bench, &mut held, step);
-        }
-        let_go(&mut bench, &held);
-        bench.rest();
+/// Whatever is ordered and whatever happens meanwhile: everything ends once, as it should, and
+/// nothing stays behind.
+fn everything_ends(bytes: &[u8]) {
+    let (shape, script) = draw::script(bytes);
+    if blkmq_fuzz::is_repeated() {
+        println!("{shape:#?}\n{script:#?}");
     }
+    let mut bench = build(&shape);
+    let mut held = Held::default();
+    for step in &script {
+        take(&mut bench, &mut held, step);
+    }
+    let_go(&mut bench, &held);
+    bench.rest();
+}
+
+#[test]
+fn everything_comes_to_its_end() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/layer");
+    Target { folder, cases: 400, len_max: 2048 }.run(everything_ends);
 }

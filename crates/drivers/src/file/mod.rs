@@ -50,6 +50,9 @@ const MAX_BYTES: u32 = 32 << 20;
 /// lengths then are multiples of the block that direct I/O needs, which `limits` tells; memory may
 /// lie as it likes, and is copied if it does not fit.
 ///
+/// A write beyond the process's limit for files (`RLIMIT_FSIZE`) ends in [`Status::NoSpc`], if the
+/// program has seen to it that the signal SIGXFSZ does not end it.
+///
 /// A request that is late is waited for. The kernel's block layer has a timeout of its own for
 /// every request to a device, and its drivers see to it that each of them ends; and what the kernel
 /// has not ended yet may still touch the memory lent to it, which nobody here can take back.

@@ -98,7 +98,7 @@ fn any_header() -> impl Strategy<Value = Header> {
 }
 
 /// Feeds bytes as `run` does, but throws the answers away and tells the most memory that was held.
-fn peak_of_handshake(script: &[u8], piece_bytes: usize) -> usize {
+pub(crate) fn peak_of_handshake(script: &[u8], piece_bytes: usize) -> usize {
     let exports = exports();
     let ((), taken) = measure(|| {
         let mut output = Vec::new();
@@ -117,7 +117,7 @@ fn peak_of_handshake(script: &[u8], piece_bytes: usize) -> usize {
 
 /// A growing buffer holds its old and its new half-full self at once: three times the data. Then
 /// the answer: an error message of a page, three times over as well.
-const PEAK_LIMIT_BYTES: usize = 3 * (MAX_OPTION_BYTES as usize) + 6 * 4096;
+pub(crate) const PEAK_LIMIT_BYTES: usize = 3 * (MAX_OPTION_BYTES as usize) + 6 * 4096;
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]

@@ -31,6 +31,7 @@ const OPT_STRUCTURED_REPLY: u32 = 8;
 const OPT_SET_META_CONTEXT: u32 = 10;
 const OPT_EXTENDED_HEADERS: u32 = 11;
 pub(crate) const REP_ACK: u32 = 1;
+const REP_INFO: u32 = 3;
 
 /// Far more than anything here takes, so that a hang is a failure and not a hang of the tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,22 +103,31 @@ impl<S: Read + Write> Client<S> {
         self.write(&3_u32.to_be_bytes());
     }
 
-    /// Enters `export` with structured replies and block status.
-    pub(crate) fn go_structured(&mut self, export: &str) {
-        self.go_with(OPT_STRUCTURED_REPLY, export);
+    /// Enters `export` with structured replies and block status. Its transmission flags.
+    pub(crate) fn go_structured(&mut self, export: &str) -> u16 {
+        self.go_with(OPT_STRUCTURED_REPLY, export)
     }
 
-    /// Enters `export` with extended headers and block status.
-    pub(crate) fn go_extended(&mut self, export: &str) {
-        self.go_with(OPT_EXTENDED_HEADERS, export);
+    /// Enters `export` with extended headers and block status. Its transmission flags.
+    pub(crate) fn go_extended(&mut self, export: &str) -> u16 {
+        self.go_with(OPT_EXTENDED_HEADERS, export)
     }
 
-    fn go_with(&mut self, form: u32, export: &str) {
+    fn go_with(&mut self, form: u32, export: &str) -> u16 {
         assert_eq!(self.option(form, &[]).last().unwrap().0, REP_ACK);
         let query = b"base:allocation";
         let data = [&string(export)[..], &1_u32.to_be_bytes(), &string_of(query)].concat();
         assert_eq!(self.option(OPT_SET_META_CONTEXT, &data).len(), 2);
-        assert_eq!(self.go(export).last().unwrap().0, REP_ACK);
+        self.go_simple(export)
+    }
+
+    /// Enters `export` with what was agreed before. Its transmission flags.
+    pub(crate) fn go_simple(&mut self, export: &str) -> u16 {
+        let replies = self.go(export);
+        assert_eq!(replies.last().unwrap().0, REP_ACK);
+        let info = replies.iter().find(|(kind, data)| *kind == REP_INFO && data[..2] == [0, 0]);
+        let (_, data) = info.expect("GO tells of the export");
+        u16::from_be_bytes(data[10..12].try_into().unwrap())
     }
 
     pub(crate) fn go(&mut self, export: &str) -> Vec<OptionReply> {

@@ -89,7 +89,8 @@ impl Server {
             prio: Priority::default(),
             read_only: false,
         });
-        let exports = Exports::new(vec![export(wanted)], Some("gold")).unwrap();
+        let gold = export("gold", wanted.size_bytes, wanted.max_payload_bytes);
+        let exports = Exports::new(vec![gold], Some("gold")).unwrap();
         let places = Places::new(wanted.max_connections);
         let config = Arc::new(ServerConfig {
             handshake_timeout: wanted.handshake_timeout,
@@ -156,11 +157,12 @@ impl Drop for Folder {
     }
 }
 
-fn export(wanted: &Wanted) -> Export {
+/// An export that offers all there is.
+pub(crate) fn export(name: &str, size_bytes: u64, max_payload_bytes: u32) -> Export {
     Export {
-        name: "gold".to_owned(),
+        name: name.to_owned(),
         description: String::new(),
-        size_bytes: wanted.size_bytes,
+        size_bytes,
         features: Features {
             read_only: false,
             flush: true,
@@ -171,10 +173,6 @@ fn export(wanted: &Wanted) -> Export {
             rotational: false,
             block_status: true,
         },
-        block: BlockSizes {
-            min_bytes: 512,
-            preferred_bytes: 4096,
-            max_payload_bytes: wanted.max_payload_bytes,
-        },
+        block: BlockSizes { min_bytes: 512, preferred_bytes: 4096, max_payload_bytes },
     }
 }

@@ -6,7 +6,10 @@ mod client;
 mod ends;
 mod extended;
 mod fixture;
+mod fuzz;
 mod gate;
+#[path = "../shared/judge.rs"]
+mod judge;
 mod listeners;
 mod memory;
 mod requests;
