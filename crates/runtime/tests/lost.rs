@@ -1,20 +1,20 @@
 //! A device that loses a request: its client is answered in time, and the memory that the device
 //! may still touch is nobody's until it has come back.
 
+mod support;
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use blkmq_core::{Flags, Op, Priority, Status, TenantConfig};
+use blkmq_core::{Flags, Op, Status};
 use blkmq_drivers::{Model, ModelCache, ModelOptions};
 use blkmq_models::{Effect, Fault, SlotsConfig};
-use blkmq_runtime::{
-    Buffer, Builder, Cx, DiskConfig, Interest, Io, IoDone, Service, Volume, VolumeId,
-};
+use blkmq_runtime::{Buffer, Cx, Interest, Io, IoDone, Service, VolumeId};
 
-const LIMIT: Duration = Duration::from_secs(20);
-const SIZE_BYTES: u64 = 1 << 20;
+use support::{LIMIT, SIZE_BYTES, adopt, engine};
+
 const TIMEOUT: Duration = Duration::from_millis(30);
 /// How long the device has lost the request.
 const LOST: Duration = Duration::from_millis(600);
@@ -100,31 +100,11 @@ fn losing_device() -> Model {
 
 #[test]
 fn a_client_is_answered_in_time_and_its_memory_is_kept_until_the_device_returns_it() {
-    let mut builder = Builder::new(1, 1 << 20);
-    let config = DiskConfig {
-        nr_requests: 8,
-        queue_depth: None,
-        hw_queues: 1,
-        scheduler: None,
-        groups: Vec::new(),
-        timeout: Some(TIMEOUT),
-    };
-    let disk = builder.disk(losing_device(), config);
-    let volume = builder.volume(Volume {
-        name: "v".to_owned(),
-        disk,
-        offset_bytes: 0,
-        size_bytes: SIZE_BYTES,
-        tenant: TenantConfig::default(),
-        prio: Priority::default(),
-        read_only: false,
+    let (mut engine, volume) = engine(losing_device(), Some(TIMEOUT));
+    let mut client = adopt(&mut engine, |socket| {
+        let hoard = Vec::new();
+        Client { socket, volume, hoard, in_flight: 0, is_stopped: false }
     });
-    let engine = builder.start().expect("an engine starts");
-    let (mut client, socket) = UnixStream::pair().expect("a pair of sockets");
-    client.set_read_timeout(Some(LIMIT)).expect("a socket takes a time limit");
-    socket.set_nonblocking(true).expect("a socket can be told not to block");
-    let hoard = Vec::new();
-    engine.adopt(Box::new(Client { socket, volume, hoard, in_flight: 0, is_stopped: false }));
     let start = Instant::now();
     client.write_all(b"?").expect("a byte can be sent");
     let mut told = [0];

@@ -1,18 +1,17 @@
 //! Requests for parts of blocks get through although no memory is to be had.
 
+mod support;
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
-use blkmq_core::{Flags, Op, Priority, Status, TenantConfig};
+use blkmq_core::{Flags, Op, Status};
 use blkmq_drivers::Memory;
-use blkmq_runtime::{
-    Buffer, Builder, Cx, DiskConfig, Interest, Io, IoDone, Service, Volume, VolumeId,
-};
+use blkmq_runtime::{Buffer, Cx, Interest, Io, IoDone, Service, VolumeId};
 
-const LIMIT: Duration = Duration::from_secs(10);
-const SIZE_BYTES: u64 = 1 << 20;
+use support::{LIMIT, SIZE_BYTES, adopt, engine};
+
 /// How many requests are submitted at once; more than have bounce buffers.
 const REQUESTS: usize = 20;
 /// What is added to the mark of a read.
@@ -105,31 +104,11 @@ impl Service for Hoarder {
 
 #[test]
 fn parts_of_blocks_need_no_memory_that_others_have() {
-    let mut builder = Builder::new(1, 1 << 20);
-    let config = DiskConfig {
-        nr_requests: 8,
-        queue_depth: None,
-        hw_queues: 1,
-        scheduler: None,
-        groups: Vec::new(),
-        timeout: None,
-    };
-    let disk = builder.disk(Memory::with_block(SIZE_BYTES, 4096), config);
-    let volume = builder.volume(Volume {
-        name: "parts".to_owned(),
-        disk,
-        offset_bytes: 0,
-        size_bytes: SIZE_BYTES,
-        tenant: TenantConfig::default(),
-        prio: Priority::default(),
-        read_only: false,
+    let (mut engine, volume) = engine(Memory::with_block(SIZE_BYTES, 4096), None);
+    let mut client = adopt(&mut engine, |socket| {
+        let hoard = Vec::new();
+        Hoarder { socket, volume, hoard, in_flight: 0, is_stopped: false }
     });
-    let engine = builder.start().expect("an engine starts");
-    let (mut client, socket) = UnixStream::pair().expect("a pair of sockets");
-    client.set_read_timeout(Some(LIMIT)).expect("a socket takes a time limit");
-    socket.set_nonblocking(true).expect("a socket can be told not to block");
-    let hoard = Vec::new();
-    engine.adopt(Box::new(Hoarder { socket, volume, hoard, in_flight: 0, is_stopped: false }));
     client.write_all(b"+").expect("a byte can be sent");
     client.read_exact(&mut [0]).expect("all requests end");
     engine.stop(LIMIT).expect("the engine stops");

@@ -129,7 +129,8 @@ impl Setup {
              [volume.bronze]\ndisk = \"main\"\noffset = \"{size}\"\nsize = \"{size}\"\n\
              weight = 100\nread_only = {}\n\n\
              [server]\nstop_timeout = \"{}\"\n{}\n\
-             [export.nbd]\ndefault = \"gold\"\nlisten = [\"unix:{folder}/nbd.sock\"{tcp}]\n{}\n{tls}",
+             [export.nbd]\ndefault = \"gold\"\n\
+             listen = [\"unix:{folder}/nbd.sock\"{tcp}]\n{}\n{tls}",
             self.driver,
             2 * size,
             self.scheduler,

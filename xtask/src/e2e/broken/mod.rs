@@ -32,7 +32,7 @@ pub(super) fn checks() -> Vec<Check> {
         Check { name: name.to_owned(), run }
     };
     vec![
-        check("a full tmpfs", |stage| full(stage, |folder, at| tmpfs(folder, at))),
+        check("a full tmpfs", |stage| full(stage, tmpfs)),
         check("a full ext4", |stage| full(stage, ext4)),
         check("parts that cannot be read or written", bad_parts),
         check("a flush that fails", bad_flush),

@@ -246,8 +246,8 @@ impl Connection {
         cx.put_scratch(scratch);
     }
 
-    /// Reads a plain payload's rest to where it belongs, and up to `most` of all else into the front
-    /// of `scratch`, where so much is then.
+    /// Reads a plain payload's rest to where it belongs, and up to `most` of all else into the
+    /// front of `scratch`, where so much is then.
     fn read(&mut self, scratch: &mut [u8], most: usize) -> Result<Received, Failure> {
         let rest = match &mut self.stage {
             Stage::Transmission(requests) if self.transport.is_plain() => requests.payload_rest(),
