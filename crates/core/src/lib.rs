@@ -10,6 +10,7 @@
 //! explored under every interleaving.
 
 mod admission;
+mod admit;
 mod bio;
 mod bitmap;
 mod budget;
