@@ -1,4 +1,4 @@
-//! How a bio gets in: what it takes, and then the plug. What cannot get in at once is in `admit.rs`.
+//! How a bio gets in: what it takes, and then the plug. What has to wait is in `admit.rs`.
 
 use std::sync::Arc;
 
