@@ -53,16 +53,17 @@ Configuration:
   [group.NAME]    what volumes share
     limits              as above                                                       (live)
   [server]
-    memory_limit        the buffers of all connections; a quarter of it is promised to the
-                        connections, in equal parts, whatever the others hold
+    memory_limit        the buffers of all connections; half of it is promised to the
+                        connections, in equal parts, whatever the others hold. A client that takes
+                        no replies for a second while others wait for memory, or sends a payload by
+                        less than a megabyte a second, is disconnected
     stop_timeout        how long a stop may take                                       (live)
     watchdog            after how long a request is reported that nobody holds         (live)
   [export.nbd]
     default             the volume that the empty export name means
     listen              unix:PATH or tcp:ADDRESS:PORT, in a list; a socket's mode is 0600
     max_connections     how many clients there may be; those beyond are turned away
-    handshake_timeout   how long a handshake may take, and half a request. A client that takes no
-                        replies for so long while others wait for memory is disconnected
+    handshake_timeout   how long a handshake may take, and half a request
   [control]
     socket              where `blkmq ctl` connects; its mode is 0600
 

@@ -117,16 +117,30 @@ pub struct Buffer {
 }
 
 impl PoolSize {
-    /// What each of the shares for all has: the short and the long get one half each.
-    fn common_bytes(&self) -> usize {
-        (self.limit_bytes - self.arena_bytes - self.own_bytes) / 2
+    /// What the shares for all have: the short, and the long. The long get half, or two thirds if
+    /// that makes room for longer ones.
+    fn common_bytes(&self) -> (usize, usize) {
+        let rest_bytes = self.limit_bytes - self.arena_bytes - self.own_bytes;
+        let longest_bytes = longest_in(rest_bytes / 3 * 2);
+        if longest_bytes <= SHORT_MAX_BYTES {
+            return (rest_bytes, 0);
+        }
+        let long_bytes = longest_bytes.max(rest_bytes / 2);
+        (rest_bytes - long_bytes, long_bytes)
     }
 
     /// The longest buffer that can be had, which is the longest that fits in its share.
     pub(crate) fn buffer_max_bytes(&self) -> usize {
-        // The largest power of two that fits, since that is how buffers are cut.
-        (1 << self.common_bytes().max(PAGE_BYTES).ilog2()).min(BUFFER_MAX_BYTES)
+        match self.common_bytes() {
+            (short_bytes, 0) => longest_in(short_bytes).min(SHORT_MAX_BYTES),
+            (_, long_bytes) => longest_in(long_bytes),
+        }
     }
+}
+
+/// The longest buffer that fits in so much: a power of two, since that is how buffers are cut.
+fn longest_in(bytes: usize) -> usize {
+    (1 << bytes.max(PAGE_BYTES).ilog2()).min(BUFFER_MAX_BYTES)
 }
 
 impl BufferPool {
@@ -209,7 +223,7 @@ impl BufferPool {
     fn take(&self, len_bytes: usize, share: Share) -> Option<Buffer> {
         let class = class_of(len_bytes);
         let mut state = self.shared.lock();
-        if !state.has_room(share, PAGE_BYTES << class, self.shared.size.common_bytes()) {
+        if !state.has_room(share, PAGE_BYTES << class, &self.shared.size) {
             return None;
         }
         let from_arena = self.shared.take_arena(&mut state, class);
@@ -248,8 +262,13 @@ impl State {
         }
     }
 
-    fn has_room(&mut self, share: Share, bytes: usize, common_bytes: usize) -> bool {
-        self.out_bytes(share).is_none_or(|out_bytes| *out_bytes + bytes <= common_bytes)
+    fn has_room(&self, share: Share, bytes: usize, size: &PoolSize) -> bool {
+        let (short_bytes, long_bytes) = size.common_bytes();
+        match share {
+            Share::Own => true,
+            Share::Short => self.short_bytes + bytes <= short_bytes,
+            Share::Long => self.long_bytes + bytes <= long_bytes,
+        }
     }
 }
 

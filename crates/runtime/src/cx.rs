@@ -52,19 +52,101 @@ pub(crate) struct Hands {
     pub(crate) pool: BufferPool,
 }
 
-/// Clients that wait for memory, in the order of their coming: for short buffers, and for long
-/// ones.
+/// Clients that wait for memory: for short buffers, and for long ones.
 #[derive(Debug, Default)]
 pub(crate) struct Hungry {
-    pub(crate) short: VecDeque<usize>,
-    pub(crate) long: VecDeque<usize>,
+    pub(crate) short: Line,
+    pub(crate) long: Line,
+    /// Whose turn it is.
+    pub(crate) fed: Option<Fed>,
 }
 
-/// Those who wait for buffers of about this length.
-fn hungry_of(hungry: &mut Hungry, len_bytes: usize) -> &mut VecDeque<usize> {
-    match share_of(len_bytes) {
-        Share::Long => &mut hungry.long,
-        Share::Own | Share::Short => &mut hungry.short,
+/// A client whose turn it is to get one buffer.
+#[derive(Debug)]
+pub(crate) struct Fed {
+    client: usize,
+    share: Share,
+    /// He has asked.
+    has_asked: bool,
+    /// He has got none, and waits on where he came from: among those who hold nothing, or not.
+    refused: Option<bool>,
+}
+
+/// Clients that wait for one kind of memory. Those who hold none come first, and among either those
+/// who came earlier: so who asks for one thing at a time is not kept waiting by those who hold much
+/// and want more.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    pub(crate) empty_handed: VecDeque<usize>,
+    pub(crate) others: VecDeque<usize>,
+}
+
+impl Hungry {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.short.is_empty() && self.long.is_empty()
+    }
+
+    /// Takes a client out. Whether he was there.
+    pub(crate) fn remove(&mut self, client: usize) -> bool {
+        let Hungry { short, long, .. } = self;
+        let lines =
+            [&mut short.empty_handed, &mut short.others, &mut long.empty_handed, &mut long.others];
+        let mut was_there = false;
+        for line in lines {
+            let before = line.len();
+            line.retain(|hungry| *hungry != client);
+            was_there |= line.len() < before;
+        }
+        was_there
+    }
+
+    /// Those who wait for a share.
+    pub(crate) fn line(&mut self, share: Share) -> &mut Line {
+        match share {
+            Share::Long => &mut self.long,
+            Share::Own | Share::Short => &mut self.short,
+        }
+    }
+
+    /// Makes it the turn of the first in the line of a share, and tells who that is.
+    pub(crate) fn begin_turn(&mut self, share: Share) -> Option<usize> {
+        let line = self.line(share);
+        let client = line.empty_handed.pop_front().or_else(|| line.others.pop_front())?;
+        self.fed = Some(Fed { client, share, has_asked: false, refused: None });
+        Some(client)
+    }
+
+    /// Ends the turn. Whether he is still the first, because there was nothing for him.
+    pub(crate) fn end_turn(&mut self) -> bool {
+        let fed = self.fed.take().expect("a turn was begun");
+        let Some(is_empty_handed) = fed.refused else { return false };
+        let line = self.line(fed.share);
+        let line = if is_empty_handed { &mut line.empty_handed } else { &mut line.others };
+        line.push_front(fed.client);
+        true
+    }
+
+    /// The turn of `client` at a share, if it is his and he has not asked yet.
+    fn turn_of(&mut self, client: usize, share: Share) -> Option<&mut Fed> {
+        let fed = self.fed.as_mut()?;
+        (fed.client == client && fed.share == share && !fed.has_asked).then_some(fed)
+    }
+}
+
+impl Line {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.empty_handed.len() + self.others.len()
+    }
+
+    fn join(&mut self, client: usize, is_empty_handed: bool) {
+        let line = if is_empty_handed { &mut self.empty_handed } else { &mut self.others };
+        if !line.contains(&client) {
+            line.push_back(client);
+        }
     }
 }
 
@@ -200,12 +282,29 @@ impl Cx<'_> {
     ///
     /// If more than [`crate::BUFFER_MAX_BYTES`] are asked for.
     pub fn buffer(&mut self, len_bytes: usize) -> Option<Buffer> {
+        self.common_buffer(len_bytes, false)
+    }
+
+    /// As [`Cx::buffer`], for a service that holds no memory: it goes before those who do.
+    pub fn first_buffer(&mut self, len_bytes: usize) -> Option<Buffer> {
+        self.common_buffer(len_bytes, true)
+    }
+
+    fn common_buffer(&mut self, len_bytes: usize, is_empty_handed: bool) -> Option<Buffer> {
         let hands = &mut *self.hands;
-        let waiting = hungry_of(&mut hands.hungry, len_bytes);
+        let share = share_of(len_bytes);
+        if let Some(turn) = hands.hungry.turn_of(self.client, share) {
+            turn.has_asked = true;
+            let buffer = hands.pool.get(len_bytes);
+            turn.refused = buffer.is_none().then_some(is_empty_handed);
+            return buffer;
+        }
+        let line = hands.hungry.line(share);
         // Who comes later does not overtake, or a longer buffer might never be had.
-        let buffer = if waiting.is_empty() { hands.pool.get(len_bytes) } else { None };
-        if buffer.is_none() && !waiting.contains(&self.client) {
-            waiting.push_back(self.client);
+        let is_next = line.empty_handed.is_empty() && (is_empty_handed || line.others.is_empty());
+        let buffer = if is_next { hands.pool.get(len_bytes) } else { None };
+        if buffer.is_none() {
+            line.join(self.client, is_empty_handed);
         }
         buffer
     }
@@ -220,10 +319,7 @@ impl Cx<'_> {
     pub fn own_buffer(&mut self, len_bytes: usize) -> Option<Buffer> {
         let buffer = self.hands.pool.get_own(len_bytes);
         if buffer.is_none() {
-            let waiting = hungry_of(&mut self.hands.hungry, len_bytes);
-            if !waiting.contains(&self.client) {
-                waiting.push_back(self.client);
-            }
+            self.hands.hungry.line(Share::Own).join(self.client, true);
         }
         buffer
     }

@@ -10,7 +10,7 @@ use blkmq_core::{Done, Memory, Status, Time};
 use slab::Slab;
 use tracing::error;
 
-use crate::buffer::BufferPool;
+use crate::buffer::{BufferPool, Share};
 use crate::clock::Clock;
 use crate::cx::{Cx, Disk, Hands, Hungry, Owner, SCRATCH_BYTES};
 use crate::mailbox::{Mailbox, Message};
@@ -25,7 +25,7 @@ use crate::volume::Placed;
 const TURNS_MAX: usize = 8;
 
 /// How often clients are asked whether they keep memory from others, while somebody waits for some.
-const SQUEEZE_PAUSE: Duration = Duration::from_secs(1);
+const SQUEEZE_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a worker tells the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,8 +303,7 @@ impl Worker {
     /// If memory has come back, those who wait for it try again, in their order. What they do is
     /// finished in the next round, which comes without sleep.
     fn feed_hungry(&mut self) {
-        let Hungry { short, long } = &self.hands.hungry;
-        let is_anybody = !short.is_empty() || !long.is_empty();
+        let is_anybody = !self.hands.hungry.is_empty();
         if is_anybody && !self.hands.timers.has_squeeze() {
             let at = self.hands.now + SQUEEZE_PAUSE;
             self.hands.timers.squeeze(at);
@@ -316,29 +315,28 @@ impl Worker {
         }
         // They hold memory already, so they go before those who would take more.
         self.hands.feed_unaligned();
-        self.feed(|hungry| &mut hungry.short);
-        self.feed(|hungry| &mut hungry.long);
+        self.feed(Share::Short);
+        self.feed(Share::Long);
     }
 
-    /// Has those who wait for one kind of memory try again, until one of them gets none.
-    fn feed(&mut self, kind: fn(&mut Hungry) -> &mut VecDeque<usize>) {
-        let mut waiting = std::mem::take(kind(&mut self.hands.hungry));
-        while let Some(client) = waiting.pop_front() {
+    /// Has those who wait for a share try again, one buffer each, until there is none for one.
+    fn feed(&mut self, share: Share) {
+        for _ in 0..self.hands.hungry.line(share).len() {
+            let Some(client) = self.hands.hungry.begin_turn(share) else { return };
             if self.clients.contains(client) {
                 self.call(client, |service, cx| service.retry(cx));
             }
-            let still = kind(&mut self.hands.hungry);
-            if !still.is_empty() {
-                still.extend(waiting);
+            if self.hands.hungry.end_turn() {
                 return;
             }
         }
+        // There may be something left for those who have joined the line again.
+        self.has_sated |= !self.hands.hungry.line(share).is_empty();
     }
 
     /// Has every client look whether it keeps memory from others, while somebody waits for some.
     fn squeeze(&mut self) {
-        let Hungry { short, long } = &self.hands.hungry;
-        if short.is_empty() && long.is_empty() {
+        if self.hands.hungry.is_empty() {
             return;
         }
         let clients: Vec<usize> = self.clients.iter().map(|(client, _)| client).collect();
@@ -371,12 +369,8 @@ impl Worker {
 
     /// Takes a client out of those who wait for memory. They may have waited for him alone.
     fn sate(&mut self, client: usize) {
-        let Hungry { short, long } = &mut self.hands.hungry;
-        let before = short.len() + long.len();
-        if before > 0 {
-            short.retain(|hungry| *hungry != client);
-            long.retain(|hungry| *hungry != client);
-            self.has_sated |= short.len() + long.len() < before;
+        if !self.hands.hungry.is_empty() {
+            self.has_sated |= self.hands.hungry.remove(client);
         }
     }
 

@@ -50,6 +50,12 @@ class Client:
     def send(self, data):
         self.socket.sendall(data)
 
+    def send_to_who_may_have_closed(self, data):
+        try:
+            self.send(data)
+        except ConnectionError:
+            pass
+
     def read(self, length):
         data = b""
         while len(data) < length:
@@ -101,7 +107,7 @@ def haggling(data, *kinds):
 def closed_haggling(data, flags=3):
     def case(path):
         client = Client(path).greet(flags)
-        client.send(data)
+        client.send_to_who_may_have_closed(data)
         return client.is_closed()
 
     return case
@@ -125,7 +131,7 @@ def asking(data, *errors, export=b"gold"):
 def closed_asking(data):
     def case(path):
         client = Client(path).enter()
-        client.send(data)
+        client.send_to_who_may_have_closed(data)
         return client.is_closed()
 
     return case
@@ -189,7 +195,7 @@ def abrupt(path):
     ends = [*range(0, 200, 3), *range(200, len(life), 501), len(life)]
     for end in ends:
         client = Client(path)
-        client.send(life[:end])
+        client.send_to_who_may_have_closed(life[:end])
         client.socket.close()
     return True
 

@@ -1,13 +1,13 @@
 //! Malformed clients, each of which gets the protocol's error or a closed connection; and crowds
 //! of clients that mean no good, beside one that behaves and hardly notices.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::process::most_resident_bytes;
-use super::{Check, More, Server, Setup, Stage};
+use super::process::{most_resident_bytes, resident_bytes};
+use super::{Check, More, Server, Setup, Stage, make_image};
 use crate::exec::{Call, Running};
 use crate::test::PYTHON;
 
@@ -16,6 +16,8 @@ pub(super) const CLIENTS: &str = include_str!("hostile.py");
 const LIMIT: Duration = Duration::from_secs(60);
 /// How many malformed clients there are at least, so that none is lost unnoticed.
 const CASES_MIN: usize = 30;
+
+const VOLUME_BYTES: u64 = 64 << 20;
 
 /// The most memory beyond `memory_limit`, 256M unless told otherwise, that the server may hold.
 const MEMORY_LIMIT_BYTES: u64 = 256 << 20;
@@ -43,6 +45,7 @@ const ALL: &[&str] = &["idle=800", "half=50", "stalled=40", "small=40", "trickle
 pub(super) fn checks() -> Vec<Check> {
     let mut checks = vec![
         Check::ours("malformed clients", table),
+        Check::ours("memory that a crowd fills to the brim", filled),
         Check::ours("a tenant beside a crowd of all kinds", |stage| beside(stage, ALL)),
     ];
     for (name, roles) in CROWDS {
@@ -75,6 +78,32 @@ fn expect_bounded(server: &mut Server) -> Result<()> {
     let limit = MEMORY_LIMIT_BYTES + BEYOND_BYTES;
     ensure!(most <= limit, "the server held {most} bytes, the limit is {limit}");
     Ok(())
+}
+
+/// A crowd holds all the memory that it can get, with data in it, and no more is taken for it.
+fn filled(stage: &Stage) -> Result<()> {
+    let mut server = stage.serve(&Setup::new("file", VOLUME_BYTES))?;
+    let image = server.join("image");
+    make_image(&image, VOLUME_BYTES, 8)?;
+    Call::new("nbdcopy").arg(&image).arg(server.uri("bronze")).ok()?;
+    let crowd = start_crowd(&server, &["small=300", "stalled=300", "trickle=300"])?;
+    server.process("gold").wait_until("memory that is filled", LIMIT, |process| {
+        // What is left are the parts of clients that are not there, and the rest of long writes.
+        let resident = resident_bytes(process.pid())?;
+        Ok((resident > MEMORY_LIMIT_BYTES / 2).then_some(()))
+    })?;
+    // Whoever behaves is served all the same.
+    for (size, limit) in [("64k", 10), ("1M", 30)] {
+        let commands = [format!("write -P 9 32M {size}"), format!("read -P 9 32M {size}")];
+        let call = Call::new("qemu-io").args(["-f", "raw", "-c", &commands[0], "-c", &commands[1]]);
+        let start = Instant::now();
+        let done = call.arg(server.uri("gold")).limit(Duration::from_secs(limit)).ok()?;
+        println!("     {size} written and read in {:.1} s", start.elapsed().as_secs_f64());
+        ensure!(done.stdout.contains("\nread "), "{}", done.words());
+    }
+    drop(crowd);
+    expect_bounded(&mut server)?;
+    server.stop().map(drop)
 }
 
 /// A device that takes its time, so that what is measured does not hang on this machine's disk.

@@ -52,8 +52,8 @@ pub(super) const CONTROL_SOCKET: &str = "control.sock";
 /// Less memory than this could not hold a few of the longest requests.
 const MIN_MEMORY_BYTES: u64 = 64 << 20;
 
-/// With less memory for each client that there may be there would be less than two pages that could
-/// be promised to it, after rounding.
+/// With less memory for each client that there may be there would be less than four pages that
+/// could be promised to it.
 const CLIENT_MIN_BYTES: u64 = 32 << 10;
 
 /// Reads `[server]`, noting what is wrong.

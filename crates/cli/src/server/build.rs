@@ -122,11 +122,11 @@ fn listen(
     })
 }
 
-/// What is promised to each client: together they get a quarter of the memory.
+/// What is promised to each client: together they get half of the memory.
 fn own_bytes(config: &Config, workers: u16) -> usize {
     let clients = u64::from(config.nbd.max_connections).div_ceil(workers.into());
-    let quarter_bytes = config.server.memory_limit_bytes / u64::from(workers) / 4;
-    let each_bytes = quarter_bytes / (clients + SERVICES_MAX as u64);
+    let half_bytes = config.server.memory_limit_bytes / u64::from(workers) / 2;
+    let each_bytes = half_bytes / (clients + SERVICES_MAX as u64);
     let each_bytes = usize::try_from(each_bytes).unwrap_or(usize::MAX).min(BUFFER_MAX_BYTES);
     each_bytes / PAGE_BYTES * PAGE_BYTES
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::build::nr_workers;
 use super::control::Board;
@@ -58,7 +58,9 @@ impl Reloader {
 
     /// Has the configuration applied. Several wishes may come to one reading.
     pub(super) fn wish(&self) {
-        self.wishes.send(()).expect("the thread ends when this is dropped");
+        if self.wishes.send(()).is_err() {
+            error!("SIGHUP: nothing is changed: the thread that does it has failed, see above");
+        }
     }
 }
 

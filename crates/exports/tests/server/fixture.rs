@@ -36,6 +36,7 @@ pub(crate) struct Wanted {
     pub(crate) quota_bytes: u64,
     pub(crate) own_bytes: usize,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) stuck_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) tls: Tls,
 }
@@ -50,6 +51,7 @@ impl Default for Wanted {
             quota_bytes: 16 << 20,
             own_bytes: 64 << 10,
             handshake_timeout: Duration::from_secs(10),
+            stuck_timeout: Duration::from_secs(10),
             max_connections: 16,
             tls: Tls::Off,
         }
@@ -94,6 +96,7 @@ impl Server {
         let places = Places::new(wanted.max_connections);
         let config = Arc::new(ServerConfig {
             handshake_timeout: wanted.handshake_timeout,
+            stuck_timeout: wanted.stuck_timeout,
             quota_bytes: wanted.quota_bytes,
             tls: wanted.tls.clone(),
             own_bytes: wanted.own_bytes,

@@ -65,7 +65,7 @@ impl Gate {
 }
 
 /// Waits until `condition` holds.
-pub(crate) fn await_that(condition: impl Fn() -> bool) {
+pub(crate) fn await_that(mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < end, "what was waited for never came");

@@ -10,14 +10,14 @@ use blkmq_drivers::Memory;
 const OWN_BYTES: usize = 64 << 10;
 
 /// One worker with little memory, of which each client is promised some.
-fn server(handshake_timeout: Duration) -> Server {
+fn server(stuck_timeout: Duration) -> Server {
     let wanted = Wanted {
         workers: 1,
         memory_bytes: 32 << 20,
         max_payload_bytes: 4 << 20,
         quota_bytes: 4 << 20,
         own_bytes: OWN_BYTES,
-        handshake_timeout,
+        stuck_timeout,
         max_connections: 32,
         ..Wanted::default()
     };
@@ -37,8 +37,8 @@ fn stalled(server: &Server, quarters: u64) -> Client {
 fn what_is_promised_can_be_had_beside_a_crowd_that_holds_the_rest() {
     let server = server(Duration::from_secs(60));
     let mut hoarders: Vec<Client> = (0..10).map(|_| stalled(&server, 1000)).collect();
-    // Two long writes take what there is for long buffers, and the rest of them wait.
-    for hoarder in 0..4_u64 {
+    // Long writes take all that there is for long buffers.
+    for hoarder in 0..5_u64 {
         let mut client = server.client();
         client.write(&write_request(hoarder, 0, 0, &vec![0; 4 << 20])[..100]);
         hoarders.push(client);
@@ -88,8 +88,8 @@ fn who_reads_slowly_stays_as_long_as_nobody_waits() {
 #[test]
 fn who_leaves_without_what_he_waited_for_holds_up_nobody() {
     let server = server(Duration::from_secs(60));
-    // All but three quarters of what is for all in short buffers: 12.5 megabytes.
-    let hoarders = [16, 16, 15].map(|quarters| stalled(&server, quarters));
+    // All but three quarters of what is for all in short buffers: 9 megabytes.
+    let hoarders = [16, 16, 1].map(|quarters| stalled(&server, quarters));
     std::thread::sleep(Duration::from_millis(100));
     let (mut first, mut second) = (server.client(), server.client());
     first.write(&request(1, READ, 0, 0, 1 << 20));
@@ -100,6 +100,24 @@ fn who_leaves_without_what_he_waited_for_holds_up_nobody() {
     drop(first);
     assert_eq!(second.reply(), (2, 0));
     assert_eq!(second.read(128 << 10).len(), 128 << 10);
+    drop(hoarders);
+    server.stop();
+}
+
+#[test]
+fn who_trickles_a_payload_is_disconnected_once_others_wait() {
+    let server = server(Duration::from_millis(300));
+    let hoarders: Vec<Client> = (0..5_u64)
+        .map(|hoarder| {
+            let mut client = server.client();
+            client.write(&write_request(hoarder, 0, 0, &vec![0; 4 << 20])[..100]);
+            client
+        })
+        .collect();
+    let mut tenant = server.client();
+    let start = Instant::now();
+    assert_eq!(tenant.read_at(0, 4 << 20).len(), 4 << 20);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     drop(hoarders);
     server.stop();
 }

@@ -22,6 +22,9 @@ pub struct ServerConfig {
     /// How long a handshake may take, and a request from its first byte to its last. A client may
     /// pause for ever between requests.
     pub handshake_timeout: Duration,
+    /// How long a client may take none of its replies, or send a payload by less than a megabyte a
+    /// second, while others wait for memory.
+    pub stuck_timeout: Duration,
     /// The most memory that one connection's requests and unsent replies may hold together, in
     /// bytes. A single request may exceed it. A client that does not read its replies keeps this
     /// much from the others.
@@ -70,12 +73,14 @@ pub(super) struct Place {
 }
 
 impl ServerConfig {
-    /// What is customary: 10 seconds for a handshake, 64 MiB a connection, no TLS.
+    /// What is customary: 10 seconds for a handshake, one for who keeps memory from others, 64 MiB
+    /// a connection, no TLS.
     pub fn new(exports: Arc<Exports>, volumes: Vec<VolumeId>, places: Places) -> Self {
         ServerConfig {
             exports: Published::new(exports),
             volumes,
             handshake_timeout: Duration::from_secs(10),
+            stuck_timeout: Duration::from_secs(1),
             quota_bytes: 64 << 20,
             own_bytes: 0,
             places,

@@ -186,12 +186,21 @@ impl Service for Connection {
     }
 
     fn squeeze(&mut self, cx: &mut Cx<'_>) {
-        let patience = self.config.handshake_timeout;
-        if self.stuck_since.is_some_and(|since| cx.now().since(since) >= patience) {
-            let what = "client takes no replies while others wait for memory";
-            info!(peer = %self.peer, ?patience, "{what}");
-            self.go();
-        }
+        let patience = self.config.stuck_timeout;
+        let now = cx.now();
+        let is_dawdling = match &self.stage {
+            Stage::Transmission(requests) => requests.is_dawdling(now, patience),
+            _ => false,
+        };
+        let what = if is_dawdling {
+            "client sends a payload too slowly while others wait for memory"
+        } else if self.stuck_since.is_some_and(|since| now.since(since) >= patience) {
+            "client takes no replies while others wait for memory"
+        } else {
+            return;
+        };
+        info!(peer = %self.peer, ?patience, "{what}");
+        self.go();
     }
 
     fn deadline(&mut self, cx: &mut Cx<'_>) {

@@ -1,6 +1,8 @@
 //! One client's requests: from its stream to the volume, and back as replies.
 
-use blkmq_core::{Flags, Op as VolumeOp, Status};
+use std::time::Duration;
+
+use blkmq_core::{Flags, Op as VolumeOp, Status, Time};
 use blkmq_runtime::{Buffer, Cx, Io, IoDone, VolumeId, held_bytes};
 
 use super::allocation::{EXTENTS_MAX, allocation};
@@ -18,6 +20,9 @@ const PIECE_MAX_BYTES: u64 = 1 << 40;
 /// The most that may wait to be sent of heads, messages and other small things, in bytes, before no
 /// more requests are taken.
 const SMALL_MAX_BYTES: usize = 4 << 10;
+
+/// The rate at which a payload has to arrive while others wait for memory.
+const PAYLOAD_MIN_BYTES_PER_SECOND: u128 = 1 << 20;
 
 /// A tail longer than this is sent from a buffer, so that it counts as memory of its client.
 const TAIL_MAX_BYTES: usize = 64;
@@ -48,6 +53,7 @@ struct Payload {
     fua: bool,
     buffer: Buffer,
     filled: usize,
+    since: Time,
 }
 
 /// Why no more was taken from the stream.
@@ -99,6 +105,16 @@ impl Requests {
     /// Whether a request has begun to arrive and has not ended.
     pub(super) fn is_half(&self) -> bool {
         self.payload.is_some() || !self.incoming.is_idle()
+    }
+
+    /// Whether a payload has been on its way for `patience`, and comes more slowly than it should
+    /// while it keeps memory from others.
+    pub(super) fn is_dawdling(&self, now: Time, patience: Duration) -> bool {
+        self.payload.as_ref().is_some_and(|payload| {
+            let time = now.since(payload.since);
+            let due_bytes = time.as_millis() * PAYLOAD_MIN_BYTES_PER_SECOND / 1000;
+            time >= patience && (payload.filled as u128) < due_bytes
+        })
     }
 
     /// Whether a request has ended to arrive since this was last asked.
@@ -240,7 +256,8 @@ impl Requests {
             }
             Op::Write { span, fua } => {
                 let buffer = self.buffer(cx, span.len_bytes() as usize, outbox)?;
-                self.payload = Some(Payload { cookie, span, fua, buffer, filled: 0 });
+                self.payload =
+                    Some(Payload { cookie, span, fua, buffer, filled: 0, since: cx.now() });
                 // It is whole only when its payload has come.
                 return Ok(());
             }
@@ -310,6 +327,8 @@ impl Requests {
         }
         let buffer = if held.own_bytes + bytes <= self.own_bytes {
             cx.own_buffer(len_bytes)
+        } else if held.bytes == 0 {
+            cx.first_buffer(len_bytes)
         } else {
             cx.buffer(len_bytes)
         };
