@@ -1,6 +1,6 @@
 //! The world around the layer as a test sees it: what the layer asked for, written down.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blkmq_core::{CtxId, Done, Time, Wish};
@@ -17,11 +17,11 @@ pub(crate) struct Asked {
     pub(crate) kicks: BTreeSet<CtxId>,
     /// Of several wishes of a thread for the same reason, the earliest.
     pub(crate) wishes: Vec<(CtxId, Wish, Time)>,
-    /// Submitters that were told that there is room again.
-    pub(crate) wakes: BTreeSet<CtxId>,
-    pub(crate) delivered: VecDeque<(CtxId, Done)>,
+    pub(crate) delivered: Vec<(CtxId, Done)>,
     pub(crate) all_wishes: Vec<(CtxId, Time, Wish)>,
     pub(crate) nr_kicks: u64,
+    /// How often a quiesce or a freeze was said to be settled.
+    pub(crate) settled: u64,
 }
 
 impl Env {
@@ -37,9 +37,10 @@ impl Asked {
         self.all_wishes.iter().filter(|wish| wish.2 == why).count()
     }
 
-    /// The wish whose time comes first.
-    pub(crate) fn next_wish(&self) -> Option<(CtxId, Wish, Time)> {
-        self.wishes.iter().copied().min_by_key(|(.., at)| *at)
+    /// Takes the wish whose time comes first.
+    pub(crate) fn take_wish(&mut self) -> Option<(CtxId, Wish, Time)> {
+        let first = (0..self.wishes.len()).min_by_key(|index| self.wishes[*index].2)?;
+        Some(self.wishes.swap_remove(first))
     }
 }
 
@@ -60,6 +61,10 @@ impl blkmq_core::Env for Env {
     }
 
     fn deliver(&self, ctx: CtxId, done: Done) {
-        self.asked().delivered.push_back((ctx, done));
+        self.asked().delivered.push((ctx, done));
+    }
+
+    fn settled(&self) {
+        self.asked().settled += 1;
     }
 }
