@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use blkmq_core::{
     Change, Changing, Config, Cpu, CtxId, Done, Flags, Held, Limits, Memory, Op, Queue, Refused,
-    Status, TenantId, Time, Turn,
+    Status, TenantId, Time, Turn, Wish,
 };
 
 use crate::disk::{Disk, Ring, State};
@@ -17,6 +17,10 @@ use crate::order::{Order, Placed, overlap, value_of};
 
 /// Beyond so many turns without anything from outside, the layer works without getting anywhere.
 const TURNS_WITHOUT_EVENT_MAX: u32 = 1000;
+
+/// How many kicks follow from something from outside, all told. A change is the worst: it ends a
+/// freeze and a quiesce, and either kicks every hardware queue, of which there are a few.
+const KICKS_AN_EVENT_MAX: u64 = 16;
 
 /// The size of the disk in sectors.
 pub(crate) const CAPACITY_SECTORS: u64 = 512;
@@ -59,6 +63,8 @@ pub(crate) struct Bench {
     settled: u64,
     next_cookie: u64,
     turns_without_event: u32,
+    /// How much has come from outside: orders, endings, timers and changes.
+    events: u64,
     /// What ended, in the order of its ending.
     pub(crate) done: Vec<(Order, Done)>,
     /// What was refused for good.
@@ -85,6 +91,7 @@ impl Bench {
             settled: 0,
             next_cookie: 0,
             turns_without_event: 0,
+            events: 0,
             done: Vec::new(),
             refused: Vec::new(),
             late: Vec::new(),
@@ -108,6 +115,7 @@ impl Bench {
     /// Something has come from outside.
     pub(crate) fn happened(&mut self) {
         self.turns_without_event = 0;
+        self.events += 1;
     }
 
     /// Whether some order that has not come back, or waits, is about one of these sectors.
@@ -173,6 +181,7 @@ impl Bench {
     /// Orders, all in one turn. What does not find a place waits for a wake.
     pub(crate) fn submit(&mut self, ctx: usize, orders: &[Order]) {
         self.happened();
+        self.events += orders.len() as u64;
         let others_wait = !self.waiting[ctx].is_empty();
         self.waiting[ctx].extend(orders.iter().cloned());
         if !others_wait {
@@ -371,7 +380,16 @@ impl Bench {
         assert!(dump.waiting.is_empty(), "{dump:?}");
         assert!(dump.software.iter().all(|software| software.waiting == 0), "{dump:?}");
         assert!(dump.tenants.iter().all(|tenant| tenant.used == 0), "{dump:?}");
+        self.check_asked();
         self.check_figures(dump.tenants.len());
+    }
+
+    /// No herd was woken, and no timer was asked for without a reason.
+    fn check_asked(&self) {
+        let asked = self.env.asked();
+        let bound = KICKS_AN_EVENT_MAX * (self.events + 1);
+        assert!(asked.nr_kicks <= bound, "{} kicks for {} events", asked.nr_kicks, self.events);
+        assert_eq!(asked.nr_wishes(Wish::BudgetRerun), 0, "a timer nobody asked for");
     }
 
     /// What the accounts say is what was done.

@@ -4,6 +4,7 @@
 mod bench;
 mod churn;
 mod disk;
+#[path = "../support/env.rs"]
 mod env;
 mod flush;
 mod groups;

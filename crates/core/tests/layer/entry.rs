@@ -61,7 +61,7 @@ fn a_submitter_that_waits_for_itself_is_told_in_its_own_turn() {
     assert!(!world.cpus[0].take_woken());
     world.finish_at(1);
     // The world asks `take_woken` after each turn, and writes the answer down.
-    assert!(world.asked().wakes.contains(&CtxId(0)));
+    assert!(world.wakes.contains(&CtxId(0)));
     assert_eq!(world.asked().nr_kicks, 0, "nobody else had to be asked to wake it");
     world.rest();
 }

@@ -7,6 +7,7 @@ mod deadline_model;
 mod device;
 mod dispatch;
 mod entry;
+#[path = "../support/env.rs"]
 mod env;
 mod fifo;
 mod meanwhile;

@@ -90,6 +90,7 @@ impl World {
         if self.bounds.mode == BudgetMode::Handoff || self.bounds.budget.is_none() {
             assert_eq!(asked.nr_wishes(Wish::BudgetRerun), 0, "a timer nobody asked for");
         }
+        assert_eq!(asked.settled, 0, "nothing was to come to rest here");
         if !self.bounds.scheduled {
             assert_eq!(asked.nr_wishes(Wish::SchedulerIdle), 0, "there is no scheduler");
         }

@@ -5,7 +5,7 @@
 //! data that lie there. [`World::rest`] runs until nothing is left to do, and finds whatever is
 //! left undone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ pub(crate) struct World {
     pub(crate) placed: BTreeMap<u64, Placed>,
     /// What each submitter could not place. It tries again when it is woken, and not before.
     waiting: Vec<VecDeque<Order>>,
+    /// Submitters that were told that there is room again.
+    pub(crate) wakes: BTreeSet<CtxId>,
     next_cookie: u64,
     /// What the layer said has ended, and was not checked yet.
     pub(crate) arrived: Vec<(CtxId, Done)>,
@@ -134,6 +136,7 @@ impl World {
             model: vec![0; (setup.limits.capacity_sectors * SECTOR_SIZE_BYTES) as usize],
             placed: BTreeMap::new(),
             waiting: (0..nr_ctx).map(|_| VecDeque::new()).collect(),
+            wakes: BTreeSet::new(),
             next_cookie: 0,
             arrived: Vec::new(),
             done: Vec::new(),
@@ -208,12 +211,12 @@ impl World {
     /// Collects what has ended, and who was woken, in a turn.
     fn collect(&mut self) {
         let mut asked = self.env.asked();
-        self.arrived.extend(asked.delivered.drain(..));
+        self.arrived.append(&mut asked.delivered);
         for cpu in &mut self.cpus {
             let ctx = cpu.ctx();
             self.arrived.extend(cpu.take_done().map(|done| (ctx, done)));
             if cpu.take_woken() {
-                asked.wakes.insert(ctx);
+                self.wakes.insert(ctx);
             }
         }
     }
@@ -363,7 +366,7 @@ impl World {
                 self.turn(usize::from(ctx.0), |turn| turn.run());
             }
             Event::Wake(ctx) => {
-                self.asked().wakes.remove(&CtxId(ctx as u16));
+                self.wakes.remove(&CtxId(ctx as u16));
                 self.place_waiting(ctx, true);
             }
             Event::DeviceKick => {
@@ -381,7 +384,7 @@ impl World {
     fn waiting_events(&self) -> Vec<Event> {
         let asked = self.asked();
         let kicks = asked.kicks.iter().map(|ctx| Event::Kick(*ctx));
-        let wakes = asked.wakes.iter().map(|ctx| Event::Wake(usize::from(ctx.0)));
+        let wakes = self.wakes.iter().map(|ctx| Event::Wake(usize::from(ctx.0)));
         let mut events: Vec<Event> = kicks.chain(wakes).collect();
         drop(asked);
         let device = self.device();
@@ -398,8 +401,7 @@ impl World {
 
     /// Lets time pass to the next wish, and fulfils it. Answers whether there was one.
     pub(crate) fn fire_timer(&mut self) -> bool {
-        let Some((ctx, why, at)) = self.asked().next_wish() else { return false };
-        self.asked().wishes.retain(|wish| *wish != (ctx, why, at));
+        let Some((ctx, why, at)) = self.asked().take_wish() else { return false };
         let now = self.now().max(at);
         self.device().now = now;
         self.happened(1);

@@ -112,6 +112,22 @@ struct Sent<'a> {
     end: usize,
 }
 
+/// The replies to one option.
+struct Replies {
+    /// The kind of the last.
+    last: u32,
+    /// `base:allocation` was among the contexts, and no error followed.
+    has_allocation: bool,
+}
+
+/// What a client has reached before it enters an export.
+#[derive(Clone, Copy, Default)]
+struct Agreed {
+    structured: bool,
+    /// The export for which `base:allocation` was selected last.
+    allocation_of: Option<usize>,
+}
+
 /// The option at `at`, if it is one and whole.
 fn sent(stream: &[u8], at: usize) -> Option<Sent<'_>> {
     let header = stream.get(at..at + 16)?;
@@ -127,16 +143,21 @@ fn check_answers(stream: &[u8], run: &Run) {
     assert_eq!(greeting[..16], *b"NBDMAGICIHAVEOPT");
     assert_eq!(greeting[17] & 1, 1, "fixed newstyle");
     let mut at = 4;
-    let mut agreed_structured = false;
+    let mut agreed = Agreed::default();
     while let Some(Sent { option, data, end }) = sent(stream, at) {
         if option == OPT_EXPORT_NAME || output.is_empty() {
             break;
         }
-        let last = take_replies(option, &mut output);
+        let Replies { last, has_allocation } = take_replies(option, &mut output);
         at = end;
-        agreed_structured |= last == REP_ACK && [8, 11].contains(&option);
         match (option, last) {
-            (OPT_GO, REP_ACK) => return check_entered(stream, at, run, data, agreed_structured),
+            (OPT_STRUCTURED_REPLY | OPT_EXTENDED_HEADERS, REP_ACK) => agreed.structured = true,
+            // A selection takes the place of the last one, even if it is none.
+            (OPT_SET_META_CONTEXT, _) => {
+                assert!(agreed.structured || last != REP_ACK, "metadata has no place in replies");
+                agreed.allocation_of = has_allocation.then(|| export_of(data));
+            }
+            (OPT_GO, REP_ACK) => return check_entered(stream, at, run, data, agreed),
             (OPT_ABORT, REP_ACK) => assert!(matches!(run.outcome, Some(Outcome::Closed(_)))),
             // Only what is no leave at all, but a heap of data, is refused.
             (OPT_ABORT, _) => assert!(data.len() > MAX_OPTION_BYTES as usize),
@@ -153,15 +174,16 @@ fn check_answers(stream: &[u8], run: &Run) {
         assert!(output[10..].iter().all(|byte| *byte == 0));
         assert_eq!(output.len() == 134, stream[3] & 2 == 0, "zeroes are sent unless waived");
         let name = [&(data.len() as u32).to_be_bytes()[..], data].concat();
-        return check_entered(stream, end, run, &name, agreed_structured);
+        return check_entered(stream, end, run, &name, agreed);
     }
     assert!(output.is_empty(), "an answer to no option: {output:02x?}");
     let is_cut = stream.len() < 4 || sent(stream, at).is_none();
     assert!(run.outcome.is_some() || is_cut, "a whole option at {at} has no answer");
 }
 
-/// Takes the replies to an option from the front of the output. The kind of the last.
-fn take_replies(option: u32, output: &mut &[u8]) -> u32 {
+/// Takes the replies to an option from the front of the output.
+fn take_replies(option: u32, output: &mut &[u8]) -> Replies {
+    let mut has_allocation = false;
     loop {
         let (header, rest) = output.split_at(20);
         assert_eq!(header[..8], 0x0003_e889_0455_65a9_u64.to_be_bytes());
@@ -173,14 +195,15 @@ fn take_replies(option: u32, output: &mut &[u8]) -> u32 {
         if kind >> 31 == 1 {
             let words = std::str::from_utf8(data).expect("an error is told in UTF-8");
             assert!(!words.is_empty() && words.len() <= 4096 && !words.contains('\0'));
-            return kind;
+            return Replies { last: kind, has_allocation: false };
         }
         let fits = match kind {
-            REP_ACK => return kind,
+            REP_ACK => return Replies { last: kind, has_allocation },
             REP_SERVER => option == OPT_LIST,
             REP_INFO => [OPT_INFO, OPT_GO].contains(&option) && data.len() >= 2,
             REP_META_CONTEXT => {
-                [OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT].contains(&option) && data.len() > 4
+                has_allocation |= &data[4..] == b"base:allocation";
+                [OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT].contains(&option)
             }
             _ => false,
         };
@@ -189,18 +212,23 @@ fn take_replies(option: u32, output: &mut &[u8]) -> u32 {
 }
 
 /// The export that was asked for was entered, and what follows is left to it.
-fn check_entered(stream: &[u8], end: usize, run: &Run, named: &[u8], agreed_structured: bool) {
+fn check_entered(stream: &[u8], end: usize, run: &Run, named: &[u8], agreed: Agreed) {
     let Some(Outcome::Transmission(session)) = &run.outcome else {
         panic!("it was told that it is in: {:?}", run.outcome);
     };
     assert_eq!(run.rest, stream[end..]);
-    let len = u32::from_be_bytes(named[..4].try_into().unwrap()) as usize;
-    let name = std::str::from_utf8(&named[4..4 + len]).unwrap();
-    let exports = exports();
-    assert_eq!(Some(session.export_index()), exports.find(name));
-    assert_eq!(session.size_bytes(), exports.list()[session.export_index()].size_bytes);
-    assert!(session.structured().is_none() || agreed_structured);
-    assert!(!session.base_allocation() || agreed_structured);
+    let index = export_of(named);
+    assert_eq!(session.export_index(), index);
+    assert_eq!(session.size_bytes(), exports().list()[index].size_bytes);
+    assert_eq!(session.structured().is_some(), agreed.structured);
+    assert_eq!(session.base_allocation(), agreed.allocation_of == Some(index));
+}
+
+/// The export whose name stands at the front of an option's data.
+fn export_of(data: &[u8]) -> usize {
+    let (len, rest) = data.split_first_chunk().unwrap();
+    let name = std::str::from_utf8(&rest[..u32::from_be_bytes(*len) as usize]).unwrap();
+    exports().find(name).expect("it was found before")
 }
 
 /// Whoever comes while the server stops is told so, and never gets in.
@@ -220,7 +248,7 @@ fn check_stopping(stream: &[u8]) {
         let Sent { option, data, end } = sent(stream, at).expect("an answer has its option");
         let leaves = option == OPT_ABORT && data.len() <= MAX_OPTION_BYTES as usize;
         let right = if leaves { REP_ACK } else { REP_ERR_SHUTDOWN };
-        assert_eq!(take_replies(option, &mut output), right, "to option {option}");
+        assert_eq!(take_replies(option, &mut output).last, right, "to option {option}");
         at = end;
     }
 }
