@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A test whose input are bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct Target<'a> {
     /// The folder of its inputs.
-    pub folder: &'static str,
+    pub folder: &'a str,
     /// How many random inputs `cargo test` tries.
     pub cases: u32,
     /// The longest random input, in bytes.
@@ -27,7 +27,7 @@ pub struct Target {
 /// The current run repeats one that has failed.
 static IS_REPEATED: AtomicBool = AtomicBool::new(false);
 
-impl Target {
+impl Target<'_> {
     /// Runs `body` on one input after another. It panics if something is wrong.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use crate::{Target, repeat};
 
 /// Runs a target on all it has.
-pub(crate) fn run(target: &Target, body: fn(&[u8])) {
+pub(crate) fn run(target: &Target<'_>, body: fn(&[u8])) {
     let corpus = inputs(&target.corpus());
     assert!(!corpus.is_empty(), "no inputs in {}", target.corpus().display());
     for path in inputs(&target.found()).into_iter().chain(corpus) {
@@ -31,7 +31,7 @@ fn inputs(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn random(target: &Target, body: fn(&[u8])) {
+fn random(target: &Target<'_>, body: fn(&[u8])) {
     // What fails is kept as a file among those found, and not as a seed.
     let config = Config { cases: target.cases, failure_persistence: None, ..Config::default() };
     let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..=target.len_max);
@@ -52,7 +52,7 @@ fn random(target: &Target, body: fn(&[u8])) {
 }
 
 /// Keeps an input that fails, under a name made of what it is.
-fn keep(target: &Target, input: &[u8]) -> PathBuf {
+fn keep(target: &Target<'_>, input: &[u8]) -> PathBuf {
     const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const FNV_PRIME: u64 = 0x100_0000_01b3;
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
@@ -70,18 +70,22 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn target(name: &str) -> (Target, PathBuf) {
+    /// A folder with a corpus, for one test.
+    fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("blkmq-fuzz-{}-{name}", std::process::id()));
-        let target =
-            Target { folder: folder.to_str().unwrap().to_owned().leak(), cases: 200, len_max: 64 };
-        fs::create_dir_all(target.corpus()).unwrap();
-        fs::write(target.corpus().join("a"), b"seed").unwrap();
-        (target, folder)
+        fs::create_dir_all(folder.join("corpus")).unwrap();
+        fs::write(folder.join("corpus/a"), b"seed").unwrap();
+        folder
+    }
+
+    fn target(folder: &Path) -> Target<'_> {
+        Target { folder: folder.to_str().unwrap(), cases: 200, len_max: 64 }
     }
 
     #[test]
     fn what_fails_is_kept_and_fails_again() {
-        let (target, folder) = target("kept");
+        let folder = folder("kept");
+        let target = target(&folder);
         fn body(input: &[u8]) {
             assert!(!input.iter().any(|byte| *byte > 200), "a large byte");
         }
@@ -97,18 +101,19 @@ mod tests {
         };
         assert!(catch_unwind(|| run(&target, again)).is_err());
         assert_eq!(RUNS.load(Ordering::Relaxed), 2, "once, and once more in many words");
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_corpus_is_run_and_must_be_there() {
-        let (target, folder) = target("there");
+        let folder = folder("there");
+        let target = target(&folder);
         fn body(input: &[u8]) {
             assert_ne!(input, b"seed");
         }
         assert!(catch_unwind(|| run(&target, body)).is_err());
         run(&target, |_| ());
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
         assert!(catch_unwind(|| run(&target, |_| ())).is_err(), "an empty corpus is an error");
     }
 }
