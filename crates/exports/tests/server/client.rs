@@ -1,6 +1,6 @@
 //! A blocking client, written down from the protocol's text and not from the server's code.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -183,11 +183,6 @@ impl<S: Read + Write> Client<S> {
     /// Whether the server has closed.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
-    }
-
-    /// Sends for as long as the server takes it.
-    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
     }
 }
 
