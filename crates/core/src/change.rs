@@ -154,18 +154,25 @@ impl<D: Driver, E: Env> Queue<D, E> {
         Some(set)
     }
 
+    /// Which hardware queues are used depends on their number and on whether there is a scheduler.
+    /// A unit of the budget that is on its way to one that will not be would be lost.
+    fn recall_budget(&self) {
+        if let Some(budget) = &self.budget {
+            budget.recall();
+        }
+    }
+
     fn apply(&self, change: Change) {
         let _one_at_a_time = self.admin.lock();
         match change {
             // It was made for as many requests as there were when the change began.
             Change::Scheduler(scheduler) => {
+                self.recall_budget();
                 self.switch(scheduler.map(|scheduler| scheduler.resized(self.nr_requests())));
             }
             Change::NrRequests(nr_requests) => self.resize(nr_requests),
             Change::NrHwQueues(nr) => {
-                if let Some(budget) = &self.budget {
-                    budget.recall();
-                }
+                self.recall_budget();
                 let before = self.maps();
                 self.renew(|live| {
                     let maps = Maps { default: nr, ..live.maps }.clamped(self.nr_ctx());
