@@ -80,8 +80,9 @@ fn the_process_holds_no_more_than_the_limit() {
         // One in eight stays, so that what is free lies scattered.
         let kept: Vec<Buffer> = buffers.into_iter().step_by(8).collect();
         let held = resident_bytes().saturating_sub(before);
-        // Other tests of this process take some memory meanwhile.
-        assert!(held < limit_bytes + (32 << 20), "{} MiB with {len_bytes}", held >> 20);
+        // Other tests of this process take some memory meanwhile, and AddressSanitizer an eighth as
+        // much again as is touched.
+        assert!(held < limit_bytes + (64 << 20), "{} MiB with {len_bytes}", held >> 20);
         drop(kept);
     }
 }
