@@ -300,7 +300,7 @@ fn refused(stage: &Stage) -> Result<()> {
     no_alarm(stage, "slots=4,busy_kick=100%:1h", kick_is_owed)
 }
 
-/// While a request of the model is held as `is_held` sees in a dump's files, the watchdog is silent.
+/// While a request of the model is held as `is_held` sees in a dump, the watchdog is silent.
 fn no_alarm(stage: &Stage, model: &str, is_held: impl Fn(&Value) -> bool) -> Result<()> {
     let since = OnceCell::new();
     let log = watch(stage, model, |_, socket| {
